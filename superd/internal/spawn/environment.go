@@ -1,0 +1,155 @@
+package spawn
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Facts are what a program may learn of its connection. The byte slices are
+// valid only during the call they are handed to.
+type Facts struct {
+	ID            []byte // the connection's name in the log
+	Remote, Local netip.AddrPort
+	FromSource    int // live connections of this source and service, this one included
+}
+
+// A variable is one entry of the environment that differs by connection.
+type variable struct {
+	name  string // with the '='
+	value func([]byte, *Facts) []byte
+}
+
+// longestVariable bounds one variable: the longest name, an IPv6 address with
+// its zone, '=' and the terminator.
+const longestVariable = 128
+
+var (
+	remoteIP   = func(b []byte, f *Facts) []byte { return f.Remote.Addr().AppendTo(b) }
+	remotePort = func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Remote.Port()), 10) }
+	localIP    = func(b []byte, f *Facts) []byte { return f.Local.Addr().AppendTo(b) }
+	localPort  = func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Local.Port()), 10) }
+	fromSource = func(b []byte, f *Facts) []byte { return strconv.AppendInt(b, int64(f.FromSource), 10) }
+)
+
+func constant(s string) func([]byte, *Facts) []byte {
+	return func(b []byte, _ *Facts) []byte { return append(b, s...) }
+}
+
+// always is added to every program's environment.
+var always = []variable{
+	{"SUPERD_CONNECTION=", func(b []byte, f *Facts) []byte { return append(b, f.ID...) }},
+}
+
+// styles are the names that programs written for other superservers expect,
+// each as its own documentation has them (superd-program(7)).
+var styles = map[string][]variable{
+	"ucspi": {
+		{"PROTO=", constant("TCP")},
+		{"TCPREMOTEIP=", remoteIP},
+		{"TCPREMOTEPORT=", remotePort},
+		{"TCPLOCALIP=", localIP},
+		{"TCPLOCALPORT=", localPort},
+		{"TCPCONNNUM=", fromSource},
+	},
+	"systemd": {
+		{"REMOTE_ADDR=", remoteIP},
+		{"REMOTE_PORT=", remotePort},
+	},
+	"xinetd": {
+		{"REMOTE_HOST=", remoteIP},
+	},
+	"ncat": {
+		{"NCAT_REMOTE_ADDR=", remoteIP},
+		{"NCAT_REMOTE_PORT=", remotePort},
+		{"NCAT_LOCAL_ADDR=", localIP},
+		{"NCAT_LOCAL_PORT=", localPort},
+		{"NCAT_PROTO=", constant("TCP")},
+	},
+	"cgi": {
+		{"GATEWAY_INTERFACE=", constant("CGI/1.1")},
+		{"REMOTE_ADDR=", remoteIP},
+		{"REMOTE_PORT=", remotePort},
+		{"SERVER_NAME=", localIP},
+		{"SERVER_PORT=", localPort},
+		{"SERVER_PROTOCOL=", constant("TCP")}, // extension-version of RFC 3875, 4.1.16: superd does not know what is spoken
+	},
+}
+
+// variablesOf lists what the styles add, each name once.
+func variablesOf(names []string) []variable {
+	list := append([]variable{}, always...)
+	seen := map[string]bool{}
+	for _, name := range names {
+		for _, v := range styles[name] {
+			if !seen[v.name] {
+				seen[v.name] = true
+				list = append(list, v)
+			}
+		}
+	}
+	return list
+}
+
+// withoutVariables drops from env what the connection's own variables replace:
+// of two variables of one name, getenv(3) finds the first.
+func withoutVariables(env []string, variables []variable) []string {
+	return slices.DeleteFunc(slices.Clone(env), func(entry string) bool {
+		return slices.ContainsFunc(variables, func(v variable) bool { return strings.HasPrefix(entry, v.name) })
+	})
+}
+
+// CountsSource tells whether programs of p are told how many connections their
+// source has; nobody need count for the others.
+func (p *Plan) CountsSource() bool {
+	return slices.Contains(p.spec.EnvStyle, "ucspi")
+}
+
+// describe writes the connection's variables into in.
+func (in *instance) describe(f *Facts) {
+	p := in.plan
+	in.text = in.text[:0]
+	in.envp = in.envp[:len(p.static)-1]
+	for _, v := range p.variables {
+		start := len(in.text)
+		in.text = append(in.text, v.name...)
+		in.text = v.value(in.text, f)
+		in.text = append(in.text, 0)
+		in.envp = append(in.envp, address(in.text[start:]))
+	}
+	in.envp = append(in.envp, 0)
+}
+
+// DefaultPath is the PATH of a program whose service sets none.
+const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// Environment is what all connections of a service have alike: PATH, what the
+// user's entry says, what is passed on from superd's own environment, and the
+// service's own variables, each overriding those before it.
+func Environment(service string, id *Identity, passed, own []string) []string {
+	list := []string{"PATH=" + DefaultPath}
+	if id != nil {
+		list = append(list, id.Variables()...)
+	}
+	list = append(list, passed...)
+	list = append(list, own...)
+	list = append(list, "SUPERD_SERVICE="+service)
+	return lastOfEach(list)
+}
+
+// lastOfEach drops the variables that a later one of the same name replaces.
+func lastOfEach(list []string) []string {
+	last := map[string]int{}
+	for i, v := range list {
+		name, _, _ := strings.Cut(v, "=")
+		last[name] = i
+	}
+	kept := list[:0]
+	for i, v := range list {
+		if name, _, _ := strings.Cut(v, "="); last[name] == i {
+			kept = append(kept, v)
+		}
+	}
+	return kept
+}

@@ -1,0 +1,98 @@
+package spawn
+
+import (
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// An Image is a built-in program in memory: a sealed memfd that children
+// execute by descriptor. Where the content changes (daytime), Replace makes a
+// new memfd, so that a program that runs keeps the pages it started from.
+type Image struct {
+	name   string
+	engine *Engine
+	fd     atomic.Int32 // above the window
+}
+
+// NewImage puts content, a static ELF program, into memory. The caller closes
+// the image when no plan uses it any more.
+func (e *Engine) NewImage(name string, content []byte) (*Image, error) {
+	i := &Image{name: name, engine: e}
+	i.fd.Store(-1)
+	if err := i.Replace(content); err != nil {
+		return nil, err
+	}
+	return i, nil
+}
+
+// Replace gives connections from now on other content. It must not run beside
+// a Start that uses the image.
+func (i *Image) Replace(content []byte) error {
+	fd, err := i.engine.sealedFile(i.name, content)
+	if err != nil {
+		return err
+	}
+	if old := i.fd.Swap(int32(fd)); old >= 0 {
+		unix.Close(int(old))
+	}
+	return nil
+}
+
+// Close frees the image; programs that run keep theirs.
+func (i *Image) Close() {
+	if old := i.fd.Swap(-1); old >= 0 {
+		unix.Close(int(old))
+	}
+}
+
+// lend duplicates the image into the window for one spawn.
+func (i *Image) lend() (int, error) {
+	fd, err := dupFrom(int(i.fd.Load()), 0)
+	if err != nil {
+		return -1, &Failure{Words: "hand over the built-in " + i.name, Errno: errnoOf(err)}
+	}
+	return fd, nil
+}
+
+const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE | unix.F_SEAL_SEAL
+
+// sealedFile makes a memfd that nobody can change, above the window.
+func (e *Engine) sealedFile(name string, content []byte) (int, error) {
+	low, err := executableMemfd("superd:" + name)
+	if err != nil {
+		return -1, &Failure{Words: "keep the built-in " + name + " in memory", Errno: errnoOf(err)}
+	}
+	fd, err := e.window.above(low)
+	if err != nil {
+		return -1, &Failure{Words: "keep the built-in " + name + " in memory", Errno: errnoOf(err)}
+	}
+	if err := fill(fd, content); err != nil {
+		unix.Close(fd)
+		return -1, &Failure{Words: "write the built-in " + name, Errno: errnoOf(err)}
+	}
+	return fd, nil
+}
+
+// executableMemfd asks for execution by name, which kernels before 6.3 do not
+// know and do not need (memfd_create(2), MFD_EXEC).
+func executableMemfd(name string) (int, error) {
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err := unix.MemfdCreate(name, flags|unix.MFD_EXEC)
+	if err == unix.EINVAL {
+		return unix.MemfdCreate(name, flags)
+	}
+	return fd, err
+}
+
+func fill(fd int, content []byte) error {
+	for len(content) > 0 {
+		n, err := unix.Write(fd, content)
+		if err != nil {
+			return err
+		}
+		content = content[n:]
+	}
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals)
+	return err
+}

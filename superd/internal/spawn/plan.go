@@ -1,0 +1,242 @@
+// Package spawn starts a program for a connection: the plan that is made once
+// at load, the identity, the environment, and the child that walks the plan.
+// It decides nothing and watches nothing; once a child is on its way, its
+// number and its pidfd belong to the caller.
+package spawn
+
+import (
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Where a program's descriptor 2 leads.
+const (
+	StderrLog    = "log"    // to a pipe that the caller reads
+	StderrClient = "client" // to the connection
+	StderrNull   = "null"   // to /dev/null
+)
+
+// A Spec is what a plan is made of: one service's program in final types.
+type Spec struct {
+	Service  string
+	Path     string   // the file to execute; ignored where Image is set
+	Argv     []string // argv[0] included
+	Image    *Image   // a built-in: executed by descriptor
+	Env      []string // NAME=value, the same for every connection
+	EnvStyle []string // which sets of connection variables are added
+	Stderr   string
+	Dir      string
+	Umask    int
+	Nice     int
+	Identity *Identity // nil: superd's own
+}
+
+// A Plan is a Spec compiled to the list of system calls that a child makes.
+// It is made at load and never changes; its instances are one child's each.
+type Plan struct {
+	engine *Engine
+	spec   Spec
+	steps  []step
+	words  []string // words[i] says what steps[i] does: "set the user nobody"
+
+	// Numbers of the steps whose arguments belong to one connection.
+	unshare, stdin, stdout, stderr, image, exec int
+
+	path      []byte
+	argv      []uintptr
+	static    []uintptr // the environment that is the same for all
+	variables []variable
+	nice      uintptr
+
+	keep []any // what only the child's pointers refer to
+
+	free []*instance // guarded by engine.mu
+	busy []*instance // walking; guarded by engine.mu
+}
+
+// Compile makes the plan of s. Paths are not looked at: what is missing when
+// a connection comes is that connection's trouble.
+func (e *Engine) Compile(s Spec) *Plan {
+	p := &Plan{engine: e, spec: s, path: cString(s.Path)}
+	p.argv = p.pointers(s.Argv, 0)
+	p.variables = variablesOf(s.EnvStyle)
+	p.static = p.pointers(withoutVariables(s.Env, p.variables), len(p.variables))
+	p.addDescriptors()
+	p.addSignals()
+	p.addScheduling()
+	p.addDirectory()
+	p.addIdentity()
+	p.addExec()
+	return p
+}
+
+// addDescriptors gives the child a descriptor table of its own, first, since
+// nothing else may be slower for every descriptor that superd has open, and
+// leaves in it 0, 1, 2 and what execve still needs.
+func (p *Plan) addDescriptors() {
+	p.unshare = p.add("unshare the descriptor table", unix.SYS_CLOSE_RANGE, 0, ^uintptr(0)>>32, unix.CLOSE_RANGE_UNSHARE)
+	p.add("start a session", unix.SYS_SETSID)
+	p.stdin = p.add("make the connection descriptor 0", unix.SYS_DUP3, 0, 0)
+	p.stdout = p.add("make the connection descriptor 1", unix.SYS_DUP3, 0, 1)
+	if p.spec.Stderr == StderrNull {
+		p.ignore(p.add("close descriptor 2", unix.SYS_CLOSE, 2))
+		null := cString("/dev/null")
+		p.keep = append(p.keep, null)
+		at := unix.AT_FDCWD
+		p.add("open /dev/null", unix.SYS_OPENAT, uintptr(at), address(null), unix.O_RDWR)
+	} else {
+		p.stderr = p.add("make descriptor 2", unix.SYS_DUP3, 0, 2)
+	}
+	p.addClosing()
+}
+
+// addClosing closes what the child's table still has of other connections, at
+// once and not by execve, which can hang on a dead file system with them. A
+// built-in's image moves to 3 and closes itself on exec.
+func (p *Plan) addClosing() {
+	first := uintptr(3)
+	if p.spec.Image != nil {
+		// EINVAL: it stands at 3 already, marked likewise.
+		p.image = p.add("keep the built-in's image", unix.SYS_DUP3, 0, imageFD, unix.O_CLOEXEC)
+		p.ignore(p.image)
+		first = imageFD + 1
+	}
+	p.add("close other descriptors", unix.SYS_CLOSE_RANGE, first, ^uintptr(0)>>32, 0)
+}
+
+// imageFD is where a child executes a built-in from.
+const imageFD = 3
+
+// addSignals sets to their default those signals that superd was started with
+// ignored (nohup): CLONE_CLEAR_SIGHAND leaves them so.
+func (p *Plan) addSignals() {
+	deflt := make([]uint64, 4) // struct sigaction of the kernel, all zero: SIG_DFL
+	p.keep = append(p.keep, deflt)
+	for _, sig := range ignoredSignals() {
+		p.add("reset signal "+strconv.Itoa(sig), unix.SYS_RT_SIGACTION, uintptr(sig),
+			uintptr(unsafe.Pointer(&deflt[0])), 0, 8)
+	}
+}
+
+func (p *Plan) addScheduling() {
+	p.add("set the umask", unix.SYS_UMASK, uintptr(p.spec.Umask))
+	if limit := changedOpenFileLimit(); limit != nil {
+		p.keep = append(p.keep, limit)
+		p.add("set the limit of open files", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(limit)), 0)
+	}
+	if p.spec.Nice != 0 {
+		p.add("set the nice value "+strconv.Itoa(p.spec.Nice), unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, uintptr(p.spec.Nice))
+	}
+}
+
+func (p *Plan) addDirectory() {
+	dir := cString(p.spec.Dir)
+	p.keep = append(p.keep, dir)
+	p.add("change to the directory "+p.spec.Dir, unix.SYS_CHDIR, address(dir))
+}
+
+// addIdentity: groups, then gid, then uid, since each needs the privilege that
+// the next one gives away.
+func (p *Plan) addIdentity() {
+	id := p.spec.Identity
+	if id == nil {
+		return
+	}
+	groups := append([]uint32{}, id.Groups...)
+	var list uintptr
+	if len(groups) > 0 {
+		p.keep = append(p.keep, groups)
+		list = uintptr(unsafe.Pointer(&groups[0]))
+	}
+	gid, uid := uintptr(id.GID), uintptr(id.UID)
+	p.add("set the supplementary groups", unix.SYS_SETGROUPS, uintptr(len(groups)), list)
+	p.add("set the group "+id.GroupName(), unix.SYS_SETRESGID, gid, gid, gid)
+	p.add("set the user "+id.UserName(), unix.SYS_SETRESUID, uid, uid, uid)
+}
+
+// addExec empties the signal mask last, so that no signal finds a child that
+// still shares superd's memory.
+func (p *Plan) addExec() {
+	mask := make([]uint64, 1)
+	p.keep = append(p.keep, mask)
+	p.add("empty the signal mask", unix.SYS_RT_SIGPROCMASK, sigSetMask, uintptr(unsafe.Pointer(&mask[0])), 0, 8)
+	if p.spec.Image != nil {
+		empty := cString("")
+		p.keep = append(p.keep, empty)
+		p.exec = p.add("execute the built-in "+p.spec.Image.name, unix.SYS_EXECVEAT,
+			imageFD, address(empty), uintptr(unsafe.Pointer(&p.argv[0])), 0, unix.AT_EMPTY_PATH)
+		return
+	}
+	p.exec = p.add("execute "+p.spec.Path, unix.SYS_EXECVE, address(p.path), uintptr(unsafe.Pointer(&p.argv[0])), 0)
+}
+
+// add appends a step and returns its number. The words complete "cannot".
+func (p *Plan) add(words string, number uintptr, args ...uintptr) int {
+	s := step{number: number}
+	copy(s.args[:], args)
+	p.steps = append(p.steps, s)
+	p.words = append(p.words, words)
+	return len(p.steps) - 1
+}
+
+func (p *Plan) ignore(i int) { p.steps[i].ignored = 1 }
+
+// pointers lays list out as C has it, a terminated array of terminated
+// strings, with room for more entries before the terminator.
+func (p *Plan) pointers(list []string, room int) []uintptr {
+	out := make([]uintptr, 0, len(list)+room+1)
+	for _, s := range list {
+		b := cString(s)
+		p.keep = append(p.keep, b)
+		out = append(out, address(b))
+	}
+	return append(out, 0)
+}
+
+// newInstance copies the plan for one child. Its memory is the heap's, which
+// does not move, and p's, which the instance keeps.
+func (p *Plan) newInstance() *instance {
+	in := &instance{plan: p, blocked: ^uint64(0)}
+	in.steps = append([]step{}, p.steps...)
+	in.envp = append(make([]uintptr, 0, cap(p.static)), p.static...)
+	in.text = make([]byte, 0, len(p.variables)*longestVariable)
+	in.first = uintptr(unsafe.Pointer(&in.steps[0]))
+	in.clone = cloneArgs{
+		flags: unix.CLONE_VM | unix.CLONE_FILES | unix.CLONE_CLEAR_SIGHAND |
+			unix.CLONE_PARENT_SETTID | unix.CLONE_CHILD_CLEARTID | unix.CLONE_PIDFD,
+		pidfd:      uint64(uintptr(unsafe.Pointer(&in.pidfd))),
+		childTID:   uint64(uintptr(unsafe.Pointer(&in.tid))),
+		parentTID:  uint64(uintptr(unsafe.Pointer(&in.tid))),
+		exitSignal: uint64(unix.SIGCHLD),
+	}
+	envp := uintptr(unsafe.Pointer(unsafe.SliceData(in.envp)))
+	if p.spec.Image != nil {
+		in.steps[p.exec].args[3] = envp
+	} else {
+		in.steps[p.exec].args[2] = envp
+	}
+	return in
+}
+
+// cString is s with the terminating zero byte.
+func cString(s string) []byte { return append([]byte(s), 0) }
+
+// address is where b stands. The caller keeps b alive.
+func address(b []byte) uintptr { return uintptr(unsafe.Pointer(&b[0])) }
+
+// sigSetMask is SIG_SETMASK, the same on every architecture that superd runs on.
+const sigSetMask = 2
+
+// ignoredSignals lists the signals that superd itself ignores now.
+func ignoredSignals() (list []int) {
+	for sig := 1; sig <= 64; sig++ {
+		var action [4]uint64 // struct sigaction: handler first
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&action[0])), 8, 0, 0)
+		if errno == 0 && action[0] == 1 { // SIG_IGN
+			list = append(list, sig)
+		}
+	}
+	return list
+}

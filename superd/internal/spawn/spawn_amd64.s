@@ -1,0 +1,71 @@
+#include "go_asm.h"
+#include "textflag.h"
+
+#define SYS_rt_sigprocmask 14
+#define SYS_exit_group 231
+#define SYS_clone3 435
+#define SIG_SETMASK 2
+
+// func launch(in *instance) int
+//
+// The child shares this thread's stack and must never touch it: it uses
+// registers only, and all signals are blocked while it does.
+TEXT ·launch(SB), NOSPLIT|NOFRAME, $0-16
+	MOVQ in+0(FP), R12
+
+	MOVQ $SYS_rt_sigprocmask, AX
+	MOVQ $SIG_SETMASK, DI
+	LEAQ instance_blocked(R12), SI
+	LEAQ instance_mask(R12), DX
+	MOVQ $8, R10
+	SYSCALL
+
+	MOVQ $SYS_clone3, AX
+	LEAQ instance_clone(R12), DI
+	MOVQ $cloneArgs__size, SI
+	SYSCALL
+	TESTQ AX, AX
+	JEQ child
+	MOVQ AX, R13
+
+	MOVQ $SYS_rt_sigprocmask, AX
+	MOVQ $SIG_SETMASK, DI
+	LEAQ instance_mask(R12), SI
+	MOVQ $0, DX
+	MOVQ $8, R10
+	SYSCALL
+	MOVQ R13, ret+8(FP)
+	RET
+
+child:
+	MOVQ instance_first(R12), R13
+	XORL BX, BX
+
+walk:
+	MOVQ step_number(R13), AX
+	MOVQ (step_args+0)(R13), DI
+	MOVQ (step_args+8)(R13), SI
+	MOVQ (step_args+16)(R13), DX
+	MOVQ (step_args+24)(R13), R10
+	MOVQ (step_args+32)(R13), R8
+	MOVQ (step_args+40)(R13), R9
+	SYSCALL
+	INCL BX
+	CMPQ AX, $-4095
+	JCS next // below as unsigned numbers: no error
+	CMPQ step_ignored(R13), $0
+	JEQ fail
+
+next:
+	MOVL BX, instance_done(R12)
+	ADDQ $step__size, R13
+	JMP walk
+
+fail:
+	NEGL AX
+	MOVL AX, instance_errno(R12)
+	MOVL BX, instance_failed(R12)
+	MOVQ $SYS_exit_group, AX
+	MOVQ $127, DI
+	SYSCALL
+	INT $3

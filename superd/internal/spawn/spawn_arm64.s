@@ -1,0 +1,72 @@
+#include "go_asm.h"
+#include "textflag.h"
+
+#define SYS_exit_group 94
+#define SYS_rt_sigprocmask 135
+#define SYS_clone3 435
+#define SIG_SETMASK 2
+
+// func launch(in *instance) int
+//
+// The child shares this thread's stack and must never touch it: it uses
+// registers only, and all signals are blocked while it does.
+TEXT ·launch(SB), NOSPLIT|NOFRAME, $0-16
+	MOVD in+0(FP), R19
+
+	MOVD $SYS_rt_sigprocmask, R8
+	MOVD $SIG_SETMASK, R0
+	ADD $instance_blocked, R19, R1
+	ADD $instance_mask, R19, R2
+	MOVD $8, R3
+	SVC
+
+	MOVD $SYS_clone3, R8
+	ADD $instance_clone, R19, R0
+	MOVD $cloneArgs__size, R1
+	SVC
+	CBZ R0, child
+	MOVD R0, R20
+
+	MOVD $SYS_rt_sigprocmask, R8
+	MOVD $SIG_SETMASK, R0
+	ADD $instance_mask, R19, R1
+	MOVD $0, R2
+	MOVD $8, R3
+	SVC
+	MOVD R20, ret+8(FP)
+	RET
+
+child:
+	MOVD instance_first(R19), R20
+	MOVD $0, R21
+
+walk:
+	MOVD step_number(R20), R8
+	MOVD (step_args+0)(R20), R0
+	MOVD (step_args+8)(R20), R1
+	MOVD (step_args+16)(R20), R2
+	MOVD (step_args+24)(R20), R3
+	MOVD (step_args+32)(R20), R4
+	MOVD (step_args+40)(R20), R5
+	SVC
+	ADD $1, R21
+	CMN $4095, R0
+	BCC next // below -4095 as unsigned numbers: no error
+	MOVD step_ignored(R20), R1
+	CBZ R1, fail
+
+next:
+	ADD $instance_done, R19, R1
+	STLRW R21, (R1) // the parent closes descriptors on its word
+	ADD $step__size, R20
+	B walk
+
+fail:
+	NEG R0, R0
+	MOVW R0, instance_errno(R19)
+	ADD $instance_failed, R19, R1
+	STLRW R21, (R1)
+	MOVD $SYS_exit_group, R8
+	MOVD $127, R0
+	SVC
+	BRK
