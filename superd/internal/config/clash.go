@@ -1,0 +1,104 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// claims is which sockets are taken. Two sockets on one port clash when their
+// addresses are the same, or when one of them is every address of the other's
+// family. Each question is one look into a map, however many sockets there are.
+type claims struct {
+	exact      map[netip.AddrPort]claim
+	everywhere map[familyPort]claim // sockets for every address
+	anywhere   map[familyPort]claim // the first socket of any kind
+}
+
+type familyPort struct {
+	v6   bool
+	port uint16
+}
+
+type claim struct {
+	service  *Service
+	listener Listener
+}
+
+func newClaims() claims {
+	return claims{map[netip.AddrPort]claim{}, map[familyPort]claim{}, map[familyPort]claim{}}
+}
+
+// clashes reports sockets that cannot be open at once. A disabled service
+// clashes only with itself.
+func (d *decoder) clashes(services []*Service) {
+	enabled := newClaims()
+	for _, s := range services {
+		if s.Enabled {
+			d.clash(enabled, s)
+		} else {
+			d.clash(newClaims(), s)
+		}
+	}
+}
+
+// clash reports each address of the file once, however many sockets it is.
+func (d *decoder) clash(taken claims, s *Service) {
+	var reported Position
+	for _, l := range s.Listen {
+		mine := claim{s, l}
+		other, is := taken.holder(l)
+		switch {
+		case l.Addr.Port() == 0:
+		case !is:
+			taken.add(mine)
+		case l.At != reported:
+			reported = l.At
+			d.report(l.At, l.Path, mine.clashWith(other), "")
+		}
+	}
+}
+
+func (c claim) clashWith(other claim) string {
+	if c.service == other.service {
+		return fmt.Sprintf("%s clashes with %s on line %d", c.listener.Spec, other.listener.Spec, other.listener.At.Line)
+	}
+	return fmt.Sprintf("%s clashes with %s of service %s on line %d",
+		c.listener.Spec, other.listener.Spec, other.service.Name, other.listener.At.Line)
+}
+
+// holder returns who has what l needs.
+func (t claims) holder(l Listener) (claim, bool) {
+	if c, is := t.exact[l.Addr]; is {
+		return c, true
+	}
+	for _, f := range l.families() {
+		if c, is := t.everywhere[f]; is {
+			return c, true
+		}
+		if c, is := t.anywhere[f]; is && l.Addr.Addr().IsUnspecified() {
+			return c, true
+		}
+	}
+	return claim{}, false
+}
+
+func (t claims) add(c claim) {
+	t.exact[c.listener.Addr] = c
+	for _, f := range c.listener.families() {
+		if _, is := t.anywhere[f]; !is {
+			t.anywhere[f] = c
+		}
+		if c.listener.Addr.Addr().IsUnspecified() {
+			t.everywhere[f] = c
+		}
+	}
+}
+
+// families are the address families that a listener takes its port in.
+func (l Listener) families() []familyPort {
+	own := familyPort{l.Addr.Addr().Is6(), l.Addr.Port()}
+	if l.Dual {
+		return []familyPort{own, {false, own.port}}
+	}
+	return []familyPort{own}
+}

@@ -1,0 +1,132 @@
+// Package config is the vocabulary of superd's YAML file: it turns the file
+// into plain data in final types, or into the list of everything that is wrong
+// with it. It opens no socket, looks up no user and starts nothing; it is the
+// only package that knows YAML.
+package config
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Config is one whole file in final types. It is never changed after Load;
+// connections keep the one they were accepted under.
+type Config struct {
+	Path     string // as named on the command line; "(built-in)" for the embedded default
+	Log      Log
+	Limits   Limits
+	Drain    time.Duration // how long live connections may finish once superd was told to stop
+	Services []*Service    // in the order of the file
+	Warnings []Problem     // what is allowed but deserves a word
+}
+
+// Log says what is written and how.
+type Log struct {
+	Level  string // debug, info, warn, error
+	Format string // auto, json, console
+}
+
+// Limits hold over all services.
+type Limits struct {
+	Max int // live programs; 0 is off
+}
+
+// Service is one entry of the services mapping.
+type Service struct {
+	Name        string
+	Description string
+	Enabled     bool
+
+	// what to listen on
+	Listen []Listener
+
+	// what to run: either Run or Builtin
+	Run     []string // program (an absolute path) and arguments
+	Builtin string
+	Text    string // of greeting and qotd, where TextSet
+	TextSet bool   // tells `text: ""` from no text key
+	Argv0   string // "" for Run[0]
+
+	Stderr   string        // log, client, null
+	Dir      string        // the program's working directory
+	Umask    int           // 0 to 0777
+	Nice     int           // -20 to 19
+	Env      []EnvVar      // in the order of the file
+	EnvPass  []string      // names taken over from superd's own environment
+	EnvStyle []string      // ucspi, systemd, xinetd, ncat, cgi
+	Keep     bool          // keep a duplicate of the connection (superd-program(7))
+	Linger   time.Duration // how long unread input is drained after the program's end
+	Leftover string        // kill, leave
+
+	// as whom
+	User      string // "" when the file names none
+	Group     string // "" for the user's own
+	Groups    []string
+	GroupsSet bool // tells `groups: []` from no groups key
+
+	Max     int // live programs of this service; 0 for no limit of its own
+	Timeout Timeouts
+
+	where map[string]Position // of every value of the file, by its path
+}
+
+// EnvVar is one variable of `env`.
+type EnvVar struct{ Name, Value string }
+
+// Timeouts of one service; zero is off.
+type Timeouts struct {
+	Session time.Duration // whole life of a program
+	Idle    time.Duration // time without a byte in either direction
+	Stop    time.Duration // from TERM to KILL
+}
+
+// Listener is one socket to open. An address that stands for several sockets
+// (a bare port, a name with several addresses) has become several Listeners.
+type Listener struct {
+	Spec    string         // as written in the file, for messages
+	Addr    netip.AddrPort // unspecified address for a bare port
+	Backlog int            // connections the kernel queues; 0 for the system's maximum
+	// Optional marks the IPv6 half of a bare port: it is left out, not
+	// reported, on a machine without IPv6.
+	Optional  bool
+	Dual      bool // v6only: false; one IPv6 socket serves both families
+	NoDelay   bool // TCP_NODELAY
+	KeepAlive KeepAlive
+	At        Position
+	Path      string // services.NAME.listen[0]
+}
+
+// KeepAlive is the TCP keepalive of accepted connections; zero fields are the
+// system's values (tcp(7)).
+type KeepAlive struct {
+	On             bool
+	Idle, Interval time.Duration // whole seconds
+	Count          int
+}
+
+// Position is a place in a file; lines and columns count from 1.
+type Position struct {
+	File         string
+	Line, Column int
+}
+
+// Where is the position of the value of a service's key, such as "user" or
+// "timeout.idle", or else of the nearest thing around it that was written.
+func (s *Service) Where(key string) Position {
+	path := join("services."+s.Name, key)
+	for {
+		if at, is := s.where[path]; is || path == "" {
+			return at
+		}
+		path = path[:max(0, strings.LastIndexAny(path, ".["))]
+	}
+}
+
+// Problem is one mistake in the file, or one warning about it.
+type Problem struct {
+	At   Position
+	Path string // services.echo.listen[0]; "" for the file as a whole
+	What string // what is wrong
+	Hint string // what to do about it; may be ""
+}

@@ -1,0 +1,100 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// fakeSystem knows the same names on every machine.
+type fakeSystem struct{}
+
+var (
+	fakeHosts = map[string][]netip.Addr{
+		"localhost":    {netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")},
+		"good.example": {netip.MustParseAddr("192.0.2.7")},
+	}
+	fakePorts = map[string]int{"http": 80, "echo": 7, "ssh": 22}
+)
+
+func (fakeSystem) LookupHost(name string) ([]netip.Addr, error) {
+	if addrs, is := fakeHosts[name]; is {
+		return addrs, nil
+	}
+	return nil, errors.New("no such host")
+}
+
+func (fakeSystem) LookupPort(_, service string) (int, error) {
+	if port, is := fakePorts[service]; is {
+		return port, nil
+	}
+	return 0, errors.New("unknown port")
+}
+
+func parse(t *testing.T, text string) *Config {
+	t.Helper()
+	c, err := Parse("test.yaml", []byte(text), fakeSystem{})
+	if err != nil {
+		t.Fatalf("%s\n%v", text, err)
+	}
+	return c
+}
+
+// problemsOf returns the message of a text that must not parse.
+func problemsOf(t *testing.T, text string) string {
+	t.Helper()
+	_, err := Parse("test.yaml", []byte(text), fakeSystem{})
+	var problems Problems
+	if !errors.As(err, &problems) {
+		t.Fatalf("error is %v, want Problems\n%s", err, text)
+	}
+	return err.Error()
+}
+
+func TestBadFiles(t *testing.T) {
+	for _, path := range glob(t, "testdata/bad/*.yaml") {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			_, err := Parse(filepath.Base(path), contents(t, path), fakeSystem{})
+			if err == nil {
+				t.Fatal("no error")
+			}
+			compareGolden(t, strings.TrimSuffix(path, ".yaml")+".err", err.Error()+"\n")
+		})
+	}
+}
+
+func compareGolden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := string(contents(t, path)); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+func glob(t *testing.T, pattern string) []string {
+	t.Helper()
+	paths, err := filepath.Glob(pattern)
+	if err != nil || len(paths) == 0 {
+		t.Fatal(pattern, err)
+	}
+	return paths
+}
+
+func contents(t testing.TB, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}

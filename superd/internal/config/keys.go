@@ -1,0 +1,301 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Key describes one key of the file. The table of all keys is what the decoder
+// walks by; the manual page superd.yaml(5) lists the same keys in the same words.
+type Key struct {
+	Path     string   // services.*.timeout.idle; * stands for a name of the user's choice
+	Kind     Kind     // what its value is
+	Default  string   // as it would be written; "" for none
+	Words    []string // what a Word, or an item of a List, may be
+	Min, Max int      // of Integer and Seconds; Min 1 of Duration: not 0
+	Forms    string   // what is accepted, where the kind does not say it all
+	Doc      string   // one line
+	Status   Status
+}
+
+// Kind is the form of a value.
+type Kind string
+
+// The kinds of values.
+const (
+	Mapping  Kind = "mapping"  // keys of this table
+	Entries  Kind = "entries"  // keys of the user's choice
+	List     Kind = "list"     // of what Forms says
+	Mixed    Kind = "mixed"    // one of several forms, see Forms
+	Text     Kind = "text"     // any text
+	Path     Kind = "path"     // an absolute path
+	Account  Kind = "account"  // name or number of a user or group
+	Word     Kind = "word"     // one of Words
+	Boolean  Kind = "boolean"  // true or false
+	Integer  Kind = "integer"  // decimal, from Min to Max
+	Duration Kind = "duration" // number and unit: 10s
+	Seconds  Kind = "seconds"  // a duration of whole seconds, from Min to Max
+	Size     Kind = "size"     // number and unit: 64K
+	Rate     Kind = "rate"     // number per unit of time: 5/s
+	Mode     Kind = "mode"     // octal, in quotes
+)
+
+// Status tells whether a key has an effect in this version.
+type Status int
+
+// The states of a key.
+const (
+	Works       Status = iota // has its effect
+	DefaultOnly               // no value but the default is accepted yet
+	Planned                   // using it is an error: not supported yet
+)
+
+// The kernel's own limit on the number of processes (PID_MAX_LIMIT), so the
+// most that any limit on live programs can mean.
+const mostProcesses = 1 << 22
+
+// Keys returns the table of all keys, in the order of the manual page.
+func Keys() []Key { return slices.Clone(table) }
+
+// Accepts says in words what may be written.
+func (k Key) Accepts() string {
+	if k.Forms != "" {
+		return k.Forms
+	}
+	switch k.Kind {
+	case Word:
+		return either(k.Words)
+	case Integer:
+		return fmt.Sprintf("a whole number from %d to %d", k.Min, k.Max)
+	case Seconds:
+		return fmt.Sprintf("whole seconds from %ds to %ds", k.Min, k.Max)
+	}
+	return kindAccepts[k.Kind]
+}
+
+var kindAccepts = map[Kind]string{
+	Mapping:  "a mapping",
+	Entries:  "a mapping",
+	List:     "a list",
+	Text:     "a text",
+	Path:     "an absolute path",
+	Account:  "a name or a number",
+	Boolean:  "true or false",
+	Duration: "a duration such as 10s, 500ms or 1h30m",
+	Size:     "a size such as 64K, 64M or 1G",
+	Rate:     "a rate such as 5/s",
+	Mode:     `an octal mode in quotes such as "022"`,
+}
+
+// either joins words as a sentence does: a, b or c.
+func either(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
+var table = []Key{
+	{Path: "include", Kind: List, Forms: "a list of file patterns", Status: Planned,
+		Doc: "further files that are read as part of this one, relative to it"},
+
+	{Path: "log", Kind: Mapping, Doc: "what is logged and how"},
+	{Path: "log.level", Kind: Word, Words: []string{"debug", "info", "warn", "error"}, Default: "info",
+		Doc: "the least important records that are written"},
+	{Path: "log.format", Kind: Word, Words: []string{"auto", "json", "console"}, Default: "auto",
+		Doc: "form of a record; auto is console on a terminal, else json"},
+	{Path: "log.output", Kind: Text, Forms: "stderr, syslog, journald or an absolute path", Default: "stderr", Status: DefaultOnly,
+		Doc: "where the log goes"},
+	{Path: "log.address", Kind: Word, Words: []string{"full", "prefix", "hash", "none"}, Default: "full", Status: DefaultOnly,
+		Doc: "how a client's address is written in the log"},
+
+	{Path: "control", Kind: Mapping, Doc: "the administrative socket", Status: Planned},
+	{Path: "control.path", Kind: Path, Default: "/run/superd/control.sock", Status: Planned,
+		Doc: "path of the administrative socket"},
+	{Path: "control.mode", Kind: Mode, Default: `"0600"`, Status: Planned,
+		Doc: "permissions of the administrative socket"},
+
+	{Path: "http", Kind: Mapping, Doc: "metrics and health over HTTP; off when absent", Status: Planned},
+	{Path: "http.listen", Kind: Text, Forms: "HOST:PORT", Status: Planned,
+		Doc: "address of the HTTP listener"},
+
+	{Path: "limits", Kind: Mapping, Doc: "limits over all services"},
+	{Path: "limits.max", Kind: Integer, Max: mostProcesses, Default: "10000",
+		Doc: "live programs of all services together; 0 is off"},
+	{Path: "limits.max_load", Kind: Integer, Max: mostProcesses, Default: "0", Status: Planned,
+		Doc: "load average above which nobody is admitted; 0 is off"},
+
+	{Path: "drain", Kind: Duration, Default: "30s",
+		Doc: "how long live connections may finish once superd was told to stop"},
+	{Path: "defaults", Kind: Mapping, Forms: "a mapping of service keys other than listen, run and builtin", Status: Planned,
+		Doc: "values for all services that do not say otherwise"},
+
+	{Path: "services", Kind: Entries, Forms: "a mapping of service names",
+		Doc: "the services by name"},
+	{Path: "services.*", Kind: Mapping, Forms: "a mapping of service keys",
+		Doc: "one service; a name has letters, digits, _, . and -, at most 64 in all"},
+
+	{Path: "services.*.listen", Kind: Mixed, Forms: "a port, an address, a mapping or a list of these",
+		Doc: "the sockets that the service listens on"},
+	{Path: "services.*.listen.address", Kind: Text, Forms: `a port, HOST:PORT or "[IPV6]:PORT"`,
+		Doc: "the address, in any of the forms that listen itself takes"},
+	{Path: "services.*.listen.backlog", Kind: Integer, Min: 1, Max: 65535,
+		Doc: "connections that the kernel queues before they are accepted; the system's maximum when absent"},
+	{Path: "services.*.listen.v6only", Kind: Boolean, Default: "true",
+		Doc: "false makes one IPv6 socket serve IPv4 clients too"},
+	{Path: "services.*.listen.device", Kind: Text, Forms: "the name of a network interface", Status: Planned,
+		Doc: "the only network interface that is listened on"},
+	{Path: "services.*.listen.freebind", Kind: Boolean, Default: "false", Status: Planned,
+		Doc: "listen on an address that the machine does not have yet"},
+	{Path: "services.*.listen.nodelay", Kind: Boolean, Default: "true",
+		Doc: "send small segments at once (TCP_NODELAY)"},
+	{Path: "services.*.listen.keepalive", Kind: Mixed, Forms: "true, false or a mapping of idle, interval and count", Default: "false",
+		Doc: "probe silent clients (SO_KEEPALIVE); what a mapping leaves out is the system's"},
+	{Path: "services.*.listen.keepalive.idle", Kind: Seconds, Min: 1, Max: 32767,
+		Doc: "silence before the first probe"},
+	{Path: "services.*.listen.keepalive.interval", Kind: Seconds, Min: 1, Max: 32767,
+		Doc: "time between two probes"},
+	{Path: "services.*.listen.keepalive.count", Kind: Integer, Min: 1, Max: 127,
+		Doc: "unanswered probes after which the connection is dropped"},
+	{Path: "services.*.listen.rcvbuf", Kind: Size, Status: Planned,
+		Doc: "receive buffer of a connection"},
+	{Path: "services.*.listen.sndbuf", Kind: Size, Status: Planned,
+		Doc: "send buffer of a connection"},
+	{Path: "services.*.listen.mark", Kind: Integer, Max: 1<<32 - 1, Status: Planned,
+		Doc: "firewall mark of the packets sent"},
+	{Path: "services.*.listen.tos", Kind: Integer, Max: 255, Status: Planned,
+		Doc: "type of service of the packets sent"},
+	{Path: "services.*.listen.defer_accept", Kind: Duration, Status: Planned,
+		Doc: "accept a connection only when its first bytes are there"},
+	{Path: "services.*.listen.mode", Kind: Mode, Status: Planned,
+		Doc: "permissions of a unix socket"},
+	{Path: "services.*.listen.owner", Kind: Account, Status: Planned,
+		Doc: "owner of a unix socket"},
+	{Path: "services.*.listen.group", Kind: Account, Status: Planned,
+		Doc: "group of a unix socket"},
+
+	{Path: "services.*.run", Kind: Mixed, Forms: "a list of program and arguments, or one text",
+		Doc: "the program, an absolute path, and its arguments; no shell is involved"},
+	{Path: "services.*.builtin", Kind: Word,
+		Words: []string{"echo", "greeting", "discard", "chargen", "daytime", "time", "qotd"},
+		Doc:   "one of superd-services(8) instead of a program"},
+	{Path: "services.*.text", Kind: Text,
+		Doc: "what greeting and qotd say; each has its own default"},
+	{Path: "services.*.argv0", Kind: Text,
+		Doc: "the name that the program is told as its own; its path when absent"},
+	{Path: "services.*.wait", Kind: Word, Words: []string{"false", "true", "stdin", "listen-fds"}, Default: "false", Status: DefaultOnly,
+		Doc: "hand the listening socket to one program instead of each connection to its own"},
+	{Path: "services.*.stderr", Kind: Word, Words: []string{"log", "client", "null"}, Default: "log",
+		Doc: "where the program's standard error goes"},
+	{Path: "services.*.dir", Kind: Path, Default: "/",
+		Doc: "the program's working directory"},
+	{Path: "services.*.umask", Kind: Mode, Default: `"022"`,
+		Doc: "permissions that files made by the program do not get"},
+	{Path: "services.*.nice", Kind: Integer, Min: -20, Max: 19, Default: "0",
+		Doc: "scheduling priority; higher is more modest"},
+	{Path: "services.*.oom_score_adj", Kind: Integer, Min: -1000, Max: 1000, Default: "0", Status: Planned,
+		Doc: "how readily the kernel kills the program when memory runs out"},
+	{Path: "services.*.env", Kind: Entries, Forms: "a mapping of variables",
+		Doc: "environment variables and their values"},
+	{Path: "services.*.env_pass", Kind: List, Forms: "a list of names of environment variables",
+		Doc: "variables taken over from superd's own environment"},
+	{Path: "services.*.env_style", Kind: List, Words: []string{"ucspi", "systemd", "xinetd", "ncat", "cgi", "none"}, Default: "[ucspi]",
+		Forms: "a list of ucspi, systemd, xinetd, ncat and cgi, or [none]",
+		Doc:   "whose names for the connection's variables the program gets"},
+	{Path: "services.*.keep", Kind: Boolean, Default: "true",
+		Doc: "keep a duplicate of the connection, for byte counts, timeout.idle and linger"},
+	{Path: "services.*.linger", Kind: Duration, Default: "2s",
+		Doc: "how long unread input is drained after the program's end; 0 is off"},
+	{Path: "services.*.leftovers", Kind: Word, Words: []string{"kill", "leave"}, Default: "kill",
+		Doc: "what happens to processes that the program leaves behind"},
+	{Path: "services.*.enabled", Kind: Boolean, Default: "true",
+		Doc: "false leaves the service out, but checks it"},
+	{Path: "services.*.description", Kind: Text,
+		Doc: "a text for listings"},
+
+	{Path: "services.*.user", Kind: Account,
+		Doc: "the user that the program runs as"},
+	{Path: "services.*.group", Kind: Account,
+		Doc: "its group; the user's own when absent"},
+	{Path: "services.*.groups", Kind: List, Forms: "a list of group names or numbers",
+		Doc: "its further groups; the user's own when absent"},
+	{Path: "services.*.chroot", Kind: Path, Status: Planned,
+		Doc: "the directory that is the program's root"},
+
+	{Path: "services.*.rlimits", Kind: Mapping, Doc: "limits of one program (setrlimit(2))", Status: Planned},
+	{Path: "services.*.rlimits.cpu", Kind: Duration, Status: Planned, Doc: "processor time"},
+	{Path: "services.*.rlimits.memory", Kind: Size, Status: Planned, Doc: "address space"},
+	{Path: "services.*.rlimits.data", Kind: Size, Status: Planned, Doc: "data segment"},
+	{Path: "services.*.rlimits.stack", Kind: Size, Status: Planned, Doc: "stack"},
+	{Path: "services.*.rlimits.nofile", Kind: Integer, Max: 1 << 30, Status: Planned, Doc: "open descriptors"},
+	{Path: "services.*.rlimits.nproc", Kind: Integer, Max: mostProcesses, Status: Planned, Doc: "processes of the user"},
+	{Path: "services.*.rlimits.fsize", Kind: Size, Status: Planned, Doc: "size of a file"},
+	{Path: "services.*.rlimits.core", Kind: Size, Default: "0", Status: Planned, Doc: "size of a core dump"},
+	{Path: "services.*.rlimits.memlock", Kind: Size, Status: Planned, Doc: "locked memory"},
+
+	{Path: "services.*.cgroup", Kind: Mapping, Doc: "limits of all programs of the service together", Status: Planned},
+	{Path: "services.*.cgroup.memory", Kind: Size, Status: Planned, Doc: "memory"},
+	{Path: "services.*.cgroup.tasks", Kind: Integer, Min: 1, Max: mostProcesses, Status: Planned, Doc: "processes and threads"},
+	{Path: "services.*.cgroup.cpu", Kind: Text, Forms: "a percentage such as 50%", Status: Planned, Doc: "share of one processor"},
+
+	{Path: "services.*.sandbox", Kind: Mixed, Forms: "none, basic, strict, offline or a mapping", Status: Planned,
+		Doc: "the walls around the program"},
+	{Path: "services.*.sandbox.preset", Kind: Word, Words: []string{"none", "basic", "strict", "offline"}, Status: Planned,
+		Doc: "the walls that the other keys start from"},
+	{Path: "services.*.sandbox.read", Kind: List, Forms: "a list of paths", Status: Planned, Doc: "what may be read"},
+	{Path: "services.*.sandbox.write", Kind: List, Forms: "a list of paths", Status: Planned, Doc: "what may be written"},
+	{Path: "services.*.sandbox.exec", Kind: List, Forms: "a list of paths", Status: Planned, Doc: "what may be executed"},
+	{Path: "services.*.sandbox.network", Kind: Boolean, Default: "true", Status: Planned, Doc: "whether there is a network besides the connection"},
+	{Path: "services.*.sandbox.private_tmp", Kind: Boolean, Default: "false", Status: Planned, Doc: "a /tmp of its own"},
+	{Path: "services.*.sandbox.capabilities", Kind: List, Forms: "a list of capabilities", Default: "[]", Status: Planned, Doc: "what is kept of root's power"},
+	{Path: "services.*.sandbox.no_new_privs", Kind: Boolean, Default: "true", Status: Planned, Doc: "set-user-id programs give no power"},
+	{Path: "services.*.sandbox.system_calls", Kind: Text, Forms: "the name of a set of system calls", Default: "default", Status: Planned,
+		Doc: "the system calls that are let through"},
+
+	{Path: "services.*.allow", Kind: List, Forms: "a list of networks, uid:NUMBER and gid:NAME", Status: Planned,
+		Doc: "who may come in; the most specific rule of allow and deny wins"},
+	{Path: "services.*.deny", Kind: List, Forms: "a list of networks, uid:NUMBER and gid:NAME", Status: Planned,
+		Doc: "who may not come in"},
+	{Path: "services.*.hours", Kind: List, Forms: `a list of times such as "Mon-Fri 08:00-18:00"`, Status: Planned,
+		Doc: "when the service is open"},
+	{Path: "services.*.max", Kind: Integer, Min: 1, Max: mostProcesses,
+		Doc: "live programs of the service"},
+	{Path: "services.*.max_per_source", Kind: Integer, Min: 1, Max: mostProcesses, Status: Planned,
+		Doc: "live programs for one client address"},
+	{Path: "services.*.rate", Kind: Rate, Status: Planned, Doc: "new connections of the service"},
+	{Path: "services.*.rate_per_source", Kind: Rate, Status: Planned, Doc: "new connections of one client address"},
+	{Path: "services.*.max_load", Kind: Integer, Max: mostProcesses, Default: "0", Status: Planned,
+		Doc: "load average above which nobody is admitted; 0 is off"},
+	{Path: "services.*.source_prefix", Kind: Mapping, Status: Planned, Doc: "how much of an address makes one source"},
+	{Path: "services.*.source_prefix.ipv4", Kind: Integer, Max: 32, Default: "32", Status: Planned, Doc: "bits of an IPv4 address"},
+	{Path: "services.*.source_prefix.ipv6", Kind: Integer, Max: 128, Default: "64", Status: Planned, Doc: "bits of an IPv6 address"},
+	{Path: "services.*.on_limit", Kind: Word, Words: []string{"queue", "refuse"}, Status: Planned,
+		Doc: "what a client over a limit meets"},
+	{Path: "services.*.queue", Kind: Mapping, Status: Planned, Doc: "clients that wait for a place"},
+	{Path: "services.*.queue.length", Kind: Integer, Min: 1, Max: mostProcesses, Status: Planned, Doc: "how many wait"},
+	{Path: "services.*.queue.timeout", Kind: Duration, Min: 1, Status: Planned, Doc: "how long one waits"},
+	{Path: "services.*.refuse_text", Kind: Mixed, Forms: "a text, or a mapping of reasons to texts", Status: Planned,
+		Doc: "what a refused client is told"},
+	{Path: "services.*.ban", Kind: Mapping, Status: Planned, Doc: "shut out a client address that is refused too often"},
+	{Path: "services.*.ban.after", Kind: Integer, Min: 1, Max: mostProcesses, Status: Planned, Doc: "refusals that are too many"},
+	{Path: "services.*.ban.within", Kind: Duration, Min: 1, Status: Planned, Doc: "the time in which they are counted"},
+	{Path: "services.*.ban.for", Kind: Duration, Min: 1, Status: Planned, Doc: "how long the address is shut out"},
+	{Path: "services.*.proxy_protocol", Kind: Mapping, Status: Planned, Doc: "clients come through a proxy that names them"},
+	{Path: "services.*.proxy_protocol.from", Kind: List, Forms: "a list of networks", Status: Planned, Doc: "proxies that are believed"},
+	{Path: "services.*.proxy_protocol.timeout", Kind: Duration, Min: 1, Status: Planned, Doc: "how long the header may take"},
+
+	{Path: "services.*.timeout", Kind: Mapping, Doc: "how long things may take"},
+	{Path: "services.*.timeout.session", Kind: Duration, Default: "0", Doc: "whole life of a program; 0 is off"},
+	{Path: "services.*.timeout.idle", Kind: Duration, Default: "0", Doc: "time without a byte in either direction; 0 is off"},
+	{Path: "services.*.timeout.first_byte", Kind: Duration, Default: "0", Status: Planned, Doc: "time until the client's first byte; 0 is off"},
+	{Path: "services.*.timeout.stop", Kind: Duration, Min: 1, Default: "5s", Forms: "a duration of more than 0, such as 10s",
+		Doc: "time that a program has between TERM and KILL"},
+
+	{Path: "services.*.failures", Kind: Mapping, Status: Planned, Doc: "pause a service whose program keeps failing"},
+	{Path: "services.*.failures.after", Kind: Integer, Min: 1, Max: mostProcesses, Status: Planned, Doc: "failures that are too many"},
+	{Path: "services.*.failures.within", Kind: Duration, Min: 1, Status: Planned, Doc: "the time in which they are counted"},
+	{Path: "services.*.failures.pause", Kind: Duration, Min: 1, Status: Planned, Doc: "how long clients are refused"},
+	{Path: "services.*.failures.text", Kind: Text, Status: Planned, Doc: "what they are told meanwhile"},
+}

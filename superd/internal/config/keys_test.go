@@ -1,0 +1,141 @@
+package config
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestKeysAreDescribed(t *testing.T) {
+	seen := map[string]bool{}
+	for _, k := range Keys() {
+		switch parent, _ := cutLast(k.Path); {
+		case seen[k.Path]:
+			t.Errorf("%s is there twice", k.Path)
+		case k.Doc == "" || k.Accepts() == "" || strings.Contains(k.Doc, "\n"):
+			t.Errorf("%s lacks words", k.Path)
+		case parent != "" && !seen[parent]:
+			t.Errorf("%s comes before %s", k.Path, parent)
+		case k.Kind == Word && k.Default != "" && !slices.Contains(k.Words, k.Default):
+			t.Errorf("%s has a default that it does not accept", k.Path)
+		case k.Default != "" && index.defaults[k.Path] == nil:
+			t.Errorf("%s has an unreadable default", k.Path)
+		}
+		seen[k.Path] = true
+	}
+}
+
+func TestKeysIsACopy(t *testing.T) {
+	Keys()[0].Path = "changed"
+	if table[0].Path == "changed" {
+		t.Error("a caller can change the table")
+	}
+}
+
+// with is a good file in which the key at path has the value.
+func with(path, value string) string {
+	names := strings.Split(strings.ReplaceAll(path, "*", "echo"), ".")
+	if names[0] != "services" {
+		return "{" + nested(names, value) + ", services: {echo: {listen: 0, builtin: echo}}}"
+	}
+	rest := names[2:]
+	fill := "builtin: echo, listen: 0"
+	switch rest[0] {
+	case "listen":
+		fill = "builtin: echo"
+		if len(rest) > 1 && rest[1] != "address" {
+			return "services: {echo: {builtin: echo, listen: {address: 0, " + nested(rest[1:], value) + "}}}"
+		}
+	case "run", "argv0":
+		fill = "run: /bin/cat, listen: 0"
+	case "builtin", "text":
+		fill = "listen: 0"
+	}
+	return "services: {echo: {" + nested(rest, value) + ", " + fill + "}}"
+}
+
+func nested(names []string, value string) string {
+	return strings.Join(names, ": {") + ": " + value + strings.Repeat("}", len(names)-1)
+}
+
+// TestDefaultsCanBeWritten writes each default out, which changes nothing.
+func TestDefaultsCanBeWritten(t *testing.T) {
+	unwritten := parse(t, "services: {echo: {listen: 0, builtin: echo}}")
+	for _, k := range Keys() {
+		if k.Default == "" || k.Status == Planned {
+			continue
+		}
+		got := parse(t, with(k.Path, k.Default))
+		for i, s := range got.Services {
+			equal(t, bareListen(s), bareListen(unwritten.Services[i]))
+		}
+		equal(t, []any{got.Log, got.Limits, got.Drain}, []any{unwritten.Log, unwritten.Limits, unwritten.Drain})
+	}
+}
+
+// bareListen leaves out the path too, which a listen mapping makes longer.
+func bareListen(s *Service) Service {
+	b := bare(s)
+	for i := range b.Listen {
+		b.Listen[i].Path = ""
+	}
+	return b
+}
+
+// TestEveryKeyIsSupportedOrRefused uses each key with a value that no key
+// accepts: a supported one is looked into, a planned one is not.
+func TestEveryKeyIsSupportedOrRefused(t *testing.T) {
+	for _, k := range Keys() {
+		if k.Path == "services" || k.Path == "services.*" {
+			continue
+		}
+		got := problemsOf(t, with(k.Path, `[[""]]`))
+		planned := strings.Contains(got, ": not supported yet")
+		if planned != (k.Status == Planned) {
+			t.Errorf("%s with status %d: %s", k.Path, k.Status, got)
+		}
+		if strings.Contains(got, "unknown key") {
+			t.Errorf("%s: %s", k.Path, got)
+		}
+	}
+}
+
+func TestOnlyTheDefaultIsAccepted(t *testing.T) {
+	for _, k := range Keys() {
+		if k.Status != DefaultOnly {
+			continue
+		}
+		other := "syslog"
+		if k.Kind == Word {
+			other = k.Words[len(k.Words)-1]
+		}
+		if got := problemsOf(t, with(k.Path, other)); !strings.Contains(got, "is not supported yet (write "+k.Default+")") {
+			t.Errorf("%s: %s", k.Path, got)
+		}
+	}
+}
+
+// TestWordsAreAccepted tries each word that the table lists.
+func TestWordsAreAccepted(t *testing.T) {
+	for _, k := range Keys() {
+		if k.Kind != Word || k.Status != Works {
+			continue
+		}
+		for _, word := range k.Words {
+			parse(t, with(k.Path, word))
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	candidates := []string{"listen", "linger", "max", "max_per_source", "run", "env", "dir"}
+	for name, want := range map[string]string{
+		"lisen": "listen", "ilsten": "listen", "LISTEN": "listen", "listens": "listen",
+		"max-per-source": "max_per_source", "mx": "", "mas": "max", "rnu": "run",
+		"wall": "", "x": "", "": "", "lemon": "",
+	} {
+		if got := nearest(name, candidates); got != want {
+			t.Errorf("nearest to %q is %q, want %q", name, got, want)
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package config
+
+import (
+	"net/netip"
+
+	"gopkg.in/yaml.v3"
+)
+
+// listen reads the sockets of a service: one address or mapping, or a list.
+func (s section) listen() []Listener {
+	if !s.written("listen") {
+		return nil
+	}
+	v := s.get("listen")
+	if v.node.Kind != yaml.SequenceNode {
+		return s.d.listeners(v)
+	}
+	items := s.d.list(v)
+	if len(v.node.Content) == 0 {
+		s.d.bad(v, "listens on nothing", "name at least one address")
+	}
+	var all []Listener
+	for _, item := range items {
+		all = append(all, s.d.listeners(item)...)
+	}
+	return all
+}
+
+const listenPattern = "services.*.listen"
+
+// listeners reads one item. An address alone is a mapping with that address.
+func (d *decoder) listeners(v value) []Listener {
+	switch {
+	case v.node.Kind == yaml.MappingNode:
+		s := d.section(v, listenPattern)
+		if !s.written("address") {
+			d.bad(v, "has no address", "add address: PORT")
+			return nil
+		}
+		return s.listeners()
+	case hasText(v.node):
+		return section{d, listenPattern, v, map[string]value{"address": v}}.listeners()
+	}
+	d.wrong(v, "")
+	return nil
+}
+
+// listeners makes one Listener for each socket that the address stands for.
+func (s section) listeners() []Listener {
+	v := s.get("address")
+	common := Listener{
+		Spec:      v.node.Value,
+		Backlog:   s.integer("backlog"),
+		NoDelay:   s.boolean("nodelay"),
+		KeepAlive: s.keepAlive(),
+		At:        v.at,
+		Path:      v.path,
+	}
+	shared := !s.boolean("v6only")
+	if !hasText(v.node) {
+		s.d.wrong(v, "")
+		return nil
+	}
+	found, err := s.d.resolve(s.d.text(v))
+	if err != nil {
+		s.d.fault(v, err)
+		return nil
+	}
+	if s.written("v6only") {
+		s.d.fault(s.get("v6only"), checkFamily(found, shared))
+	}
+	return common.each(found, shared)
+}
+
+// each copies the listener to all its addresses.
+func (l Listener) each(found endpoints, shared bool) []Listener {
+	if found.everywhere && shared {
+		l.Addr, l.Dual = netip.AddrPortFrom(netip.IPv6Unspecified(), found.port), true
+		return []Listener{l}
+	}
+	var all []Listener
+	for _, addr := range found.addrs {
+		l.Addr = netip.AddrPortFrom(addr, found.port)
+		l.Dual = shared
+		l.Optional = found.everywhere && addr.Is6()
+		all = append(all, l)
+	}
+	return all
+}
+
+// checkFamily refuses a v6only that cannot mean anything for the address.
+func checkFamily(found endpoints, shared bool) error {
+	for _, addr := range found.addrs {
+		switch {
+		case found.everywhere:
+		case addr.Is4():
+			return mistakef("leave it out", "has no meaning for the IPv4 address %s", addr)
+		case shared && addr != netip.IPv6Unspecified():
+			return mistakef(`it goes with a bare port or "[::]:PORT"`, "false has no meaning for the one address %s", addr)
+		}
+	}
+	return nil
+}
+
+// keepAlive reads true, false or a mapping, which says true as well.
+func (s section) keepAlive() KeepAlive {
+	v := s.get("keepalive")
+	if v.node.Kind == yaml.MappingNode {
+		in := s.d.section(v, listenPattern+".keepalive")
+		return KeepAlive{true, in.duration("idle"), in.duration("interval"), in.integer("count")}
+	}
+	if !hasText(v.node) {
+		s.d.wrong(v, "")
+		return KeepAlive{}
+	}
+	return KeepAlive{On: s.d.boolean(v)}
+}

@@ -1,0 +1,60 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// largestFile bounds the work that a file can cause (superd.yaml(5)).
+const largestFile = 8 << 20
+
+// Load reads and checks the file at path. The error is Problems, with all
+// that is wrong with the file, or tells why the file cannot be read.
+func Load(path string, sys System) (*Config, error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", path, err)
+	}
+	return Parse(path, data, sys)
+}
+
+// read stops one byte after the bound: Parse refuses what is too large.
+func read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, bareError(err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, largestFile+1))
+	return data, bareError(err)
+}
+
+// bareError drops the path and the system call, which our message has.
+func bareError(err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at.Err
+	}
+	return err
+}
+
+// Parse checks a file's content; name is what its messages call it. The error
+// is Problems.
+func Parse(name string, data []byte, sys System) (*Config, error) {
+	d := newDecoder(name, sys)
+	root := d.document(data)
+	if root == nil {
+		return nil, d.problems.err()
+	}
+	c := d.config(root)
+	d.problems.sort()
+	d.warnings.sort()
+	if err := d.problems.err(); err != nil {
+		return nil, err
+	}
+	c.Warnings = d.warnings
+	return c, nil
+}

@@ -1,0 +1,97 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// mostPrinted bounds what one broken file can put on a terminal.
+const mostPrinted = 100
+
+// Error is the problem as one line: FILE:LINE:COLUMN: PATH: what (hint).
+func (p Problem) Error() string {
+	line := p.At.String() + ": "
+	if p.Path != "" {
+		line += p.Path + ": "
+	}
+	line += p.What
+	if p.Hint != "" {
+		line += " (" + p.Hint + ")"
+	}
+	return line
+}
+
+// String is FILE:LINE:COLUMN, as compilers write it.
+func (p Position) String() string {
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+}
+
+func (p Position) compare(q Position) int {
+	return cmp.Or(cmp.Compare(p.File, q.File), cmp.Compare(p.Line, q.Line), cmp.Compare(p.Column, q.Column))
+}
+
+// Problems is everything that is wrong with a file, in the order of the file.
+type Problems []Problem
+
+// Error has one line for each problem, of at most the first hundred.
+func (ps Problems) Error() string {
+	lines := make([]string, 0, mostPrinted+1)
+	for _, p := range ps[:min(len(ps), mostPrinted)] {
+		lines = append(lines, p.Error())
+	}
+	if more := len(ps) - mostPrinted; more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (ps Problems) sort() {
+	slices.SortStableFunc(ps, func(a, b Problem) int { return a.At.compare(b.At) })
+}
+
+// err is nil, and not an empty list, when there is no problem.
+func (ps Problems) err() error {
+	if len(ps) == 0 {
+		return nil
+	}
+	return ps
+}
+
+// Problem is a problem with a service's key, such as "user", for those who
+// know more about its value than this package does.
+func (s *Service) Problem(key, what, hint string) Problem {
+	return Problem{At: s.Where(key), Path: join("services."+s.Name, key), What: what, Hint: hint}
+}
+
+// mistake is what is wrong with a value, wherever it was written.
+type mistake struct{ what, hint string }
+
+func (m mistake) Error() string { return m.what }
+
+func mistakef(hint, format string, args ...any) error {
+	return mistake{fmt.Sprintf(format, args...), hint}
+}
+
+// longestQuote is how much of a user's own text a message repeats.
+const longestQuote = 60
+
+// quote makes a user's text fit for one line of a terminal.
+func quote(text string) string {
+	if runes := []rune(text[:min(len(text), 4*longestQuote)]); len(runes) > longestQuote {
+		return strconv.Quote(string(runes[:longestQuote])) + "..."
+	}
+	return strconv.Quote(text)
+}
+
+// segment is a key's name as a part of a path: as it is if it is a plain word.
+func segment(name string) string {
+	if len(name) > longestQuote || name == "" || strings.ContainsFunc(name, notPlain) {
+		return quote(name)
+	}
+	return name
+}
+
+func notPlain(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == ':' }
