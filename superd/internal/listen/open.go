@@ -1,0 +1,210 @@
+package listen
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"superd/superd/internal/config"
+)
+
+// Open opens the sockets of one service; Serve waits for connections on them.
+// It goes on after an error, so that all that is wrong comes to light at once:
+// the caller frees the whole set with Abandon then. Serve must not run yet.
+func (s *Set) Open(list []config.Listener, door Door) (opened []*Socket, problems config.Problems) {
+	for len(list) > 0 {
+		n := 1
+		if len(list) > 1 && list[1].Optional {
+			n = 2 // a bare port: IPv4 and IPv6
+		}
+		sockets, bad := s.openTogether(list[:n], door)
+		opened, problems = append(opened, sockets...), append(problems, bad...)
+		list = list[n:]
+	}
+	return opened, problems
+}
+
+// portTries is how often another free port is looked for when the one that the
+// kernel chose for IPv4 is taken for IPv6.
+const portTries = 8
+
+// openTogether opens the sockets of one address; a port that the kernel
+// chooses is the same for all of them.
+func (s *Set) openTogether(list []config.Listener, door Door) (opened []*Socket, problems config.Problems) {
+	for try := 1; ; try++ {
+		opened, problems = s.openWithPort(list, door)
+		if len(problems) == 0 || len(opened) == 0 || list[0].Addr.Port() != 0 || try == portTries {
+			break
+		}
+		for _, k := range opened {
+			unix.Close(k.fd)
+		}
+	}
+	for _, k := range opened {
+		if err := s.add(k); err != nil {
+			unix.Close(k.fd)
+			problems = append(problems, problem(&list[0], k.local, err))
+		}
+	}
+	return opened, problems
+}
+
+func (s *Set) openWithPort(list []config.Listener, door Door) (opened []*Socket, problems config.Problems) {
+	for i := range list {
+		l := &list[i]
+		addr := l.Addr
+		if addr.Port() == 0 && len(opened) > 0 {
+			addr = netip.AddrPortFrom(addr.Addr(), opened[0].local.Port())
+		}
+		k, err := s.open(l, addr, door)
+		if err != nil && !(l.Optional && noFamily(err)) {
+			problems = append(problems, problem(l, addr, err))
+		}
+		if err == nil {
+			opened = append(opened, k)
+		}
+	}
+	return opened, problems
+}
+
+// noFamily says that the machine has no IPv6.
+func noFamily(err error) bool {
+	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)
+}
+
+// open makes one listening socket, above the window and non-blocking.
+func (s *Set) open(l *config.Listener, addr netip.AddrPort, door Door) (*Socket, error) {
+	family := unix.AF_INET
+	if addr.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	if fd, err = s.above(fd); err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	k := &Socket{fd: fd, door: door, any: addr.Addr().IsUnspecified()}
+	if err = configure(fd, l, addr); err == nil {
+		err = k.listen(l, addr)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return k, nil
+}
+
+func (k *Socket) listen(l *config.Listener, addr netip.AddrPort) error {
+	if err := unix.Bind(k.fd, sockaddr(addr)); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	backlog := l.Backlog
+	if backlog == 0 {
+		backlog = math.MaxInt32 // the kernel makes it net.core.somaxconn
+	}
+	if err := unix.Listen(k.fd, backlog); err != nil {
+		return os.NewSyscallError("listen", err)
+	}
+	var err error
+	k.local, err = boundTo(k.fd)
+	return err
+}
+
+// configure sets the options of a listening socket; connections inherit those
+// that are theirs, so that accepting one costs no further call (tcp(7)).
+func configure(fd int, l *config.Listener, addr netip.AddrPort) error {
+	set := func(level, option, value int, name string) error {
+		return os.NewSyscallError("setsockopt "+name, unix.SetsockoptInt(fd, level, option, value))
+	}
+	err := set(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR")
+	if addr.Addr().Is6() {
+		err = errors.Join(err, set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, number(!l.Dual), "IPV6_V6ONLY"))
+	}
+	err = errors.Join(err,
+		set(unix.IPPROTO_TCP, unix.TCP_NODELAY, number(l.NoDelay), "TCP_NODELAY"),
+		set(unix.SOL_SOCKET, unix.SO_KEEPALIVE, number(l.KeepAlive.On), "SO_KEEPALIVE"))
+	for _, o := range []struct {
+		option, value int
+		name          string
+	}{
+		{unix.TCP_KEEPIDLE, int(l.KeepAlive.Idle.Seconds()), "TCP_KEEPIDLE"},
+		{unix.TCP_KEEPINTVL, int(l.KeepAlive.Interval.Seconds()), "TCP_KEEPINTVL"},
+		{unix.TCP_KEEPCNT, l.KeepAlive.Count, "TCP_KEEPCNT"},
+	} {
+		if o.value > 0 {
+			err = errors.Join(err, set(unix.IPPROTO_TCP, o.option, o.value, o.name))
+		}
+	}
+	return err
+}
+
+func number(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port()), ZoneId: zoneNumber(a.Addr().Zone())}
+}
+
+// zoneNumber is the index of the interface that an IPv6 zone names.
+func zoneNumber(zone string) uint32 {
+	if i, err := net.InterfaceByName(zone); err == nil {
+		return uint32(i.Index)
+	}
+	n, _ := strconv.ParseUint(zone, 10, 32)
+	return uint32(n)
+}
+
+// zoneName is the text of a zone: the number, since a look-up of the
+// interface's name would cost system calls for each connection.
+func zoneName(index uint32) string { return strconv.FormatUint(uint64(index), 10) }
+
+// add puts a socket under Serve's eyes.
+func (s *Set) add(k *Socket) error {
+	k.number = int32(len(s.sockets))
+	err := unix.EpollCtl(s.set, unix.EPOLL_CTL_ADD, k.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: k.number})
+	if err != nil {
+		return os.NewSyscallError("epoll_ctl", err)
+	}
+	s.sockets = append(s.sockets, k)
+	s.doors[k.door] = append(s.doors[k.door], k)
+	return nil
+}
+
+// Abandon closes all sockets of a set that was never served.
+func (s *Set) Abandon() { s.free() }
+
+// problem puts what went wrong with a listener into words, and adds what an
+// administrator would look up next.
+func problem(l *config.Listener, addr netip.AddrPort, err error) config.Problem {
+	var errno unix.Errno
+	errors.As(err, &errno)
+	p := config.Problem{At: l.At, Path: l.Path, What: fmt.Sprintf("cannot listen on %s: %s (%s)", addr, errno.Error(), unix.ErrnoName(errno))}
+	switch errno {
+	case unix.EADDRINUSE:
+		p.Hint = "port " + strconv.Itoa(int(addr.Port())) + " is held by " + holder(addr.Port())
+	case unix.EACCES:
+		p.Hint = "ports below 1024 need root, or CAP_NET_BIND_SERVICE"
+	case unix.EADDRNOTAVAIL:
+		p.Hint = "no interface of this machine has that address now"
+	case unix.EAFNOSUPPORT:
+		p.Hint = "this machine has no IPv6"
+	case unix.EMFILE:
+		p.Hint = "raise the limit of open files: ulimit -n, or LimitNOFILE= of the systemd unit"
+	}
+	return p
+}
