@@ -1,0 +1,166 @@
+package conn
+
+import (
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// readStderr logs a part of what r's program wrote to descriptor 2; the set
+// reports what is left, after everybody else has had a turn.
+func (t *Table) readStderr(r *record) bool {
+	n, err := unix.Read(r.stderr, t.buffer)
+	switch {
+	case n > 0:
+		r.text.write(t.buffer[:n], r.logLine)
+		return true
+	case err == unix.EAGAIN || err == unix.EINTR:
+		return false
+	}
+	// Every writer has closed it; the program may live on.
+	t.poll.closeFD(r.stderr)
+	r.stderr = -1
+	return false
+}
+
+func (r *record) logLine(line []byte, cut bool) { r.service.Events.Stderr(&r.who, line, cut) }
+
+// pipeSize bounds what a pipe can hold when its program has ended: its
+// capacity, as pipe(7) allows it to be set.
+const pipeSize = 1 << 20
+
+// drainStderr logs what r's program had written before its end.
+func (t *Table) drainStderr(r *record) {
+	for read := 0; r.stderr >= 0 && read < pipeSize && t.readStderr(r); read += len(t.buffer) {
+	}
+	r.text.flush(r.logLine)
+}
+
+// lookAtTCP fills t.info from r's kept duplicate; false where there is none.
+func (t *Table) lookAtTCP(r *record) bool {
+	if r.kept < 0 {
+		return false
+	}
+	size := uint32(unsafe.Sizeof(t.info))
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(r.kept), unix.IPPROTO_TCP, unix.TCP_INFO,
+		uintptr(unsafe.Pointer(&t.info)), uintptr(unsafe.Pointer(&size)), 0)
+	return errno == 0
+}
+
+// idleness is how long no byte has moved on r's connection, in either
+// direction.
+func (t *Table) idleness(r *record) time.Duration {
+	if !t.lookAtTCP(r) {
+		return 0
+	}
+	return time.Duration(min(t.info.Last_data_recv, t.info.Last_data_sent)) * time.Millisecond
+}
+
+// States of a TCP connection as TCP_INFO tells them (net/tcp_states.h).
+const (
+	tcpEstablished = 1
+	tcpFinWait1    = 4
+	tcpFinWait2    = 5
+	tcpTimeWait    = 6
+	tcpCloseWait   = 8
+	tcpLastAck     = 9
+	tcpClosing     = 11
+)
+
+// countBytes notes how many bytes came in, whether or not the program read
+// them, and how many it wrote. The kernel counts a FIN as a byte.
+func (t *Table) countBytes(r *record) {
+	r.ended.BytesIn, r.ended.BytesOut = -1, -1
+	if !t.lookAtTCP(r) {
+		return
+	}
+	in, out := int64(t.info.Bytes_received), int64(t.info.Bytes_acked)
+	if unsent, err := unix.IoctlGetInt(r.kept, unix.SIOCOUTQ); err == nil {
+		out += int64(unsent)
+	}
+	switch t.info.State {
+	case tcpCloseWait, tcpLastAck, tcpClosing, tcpTimeWait:
+		in--
+	}
+	switch t.info.State {
+	case tcpFinWait1, tcpFinWait2, tcpLastAck, tcpClosing, tcpTimeWait:
+		out--
+	}
+	r.ended.BytesIn, r.ended.BytesOut = in, out
+}
+
+// linger lets r's connection go. Closing a TCP connection on input that is
+// unread, or still to come, resets it, and the reset destroys the end of the
+// answer on its way: so our side is shut down first, and what comes is drained
+// until the client closes or the service's linger time is over (RFC 1122,
+// 4.2.2.13).
+func (t *Table) linger(r *record) {
+	if r.kept < 0 || r.alone || r.service.Linger == 0 {
+		t.finish(r)
+		return
+	}
+	unix.Shutdown(r.kept, unix.SHUT_WR)
+	if t.drained(r) || t.poll.add(r.kept, key{r.slot, r.use, inputReadable}) != nil {
+		t.finish(r)
+		return
+	}
+	r.state = draining
+	t.arm(r, t.now+int64(r.service.Linger))
+	t.crowd(key{slot: r.slot, use: r.use})
+}
+
+// drain goes on reading what nobody wants.
+func (t *Table) drain(r *record) {
+	if t.drained(r) {
+		t.finish(r)
+	}
+}
+
+// gulp is how much input one look at a draining connection throws away: a
+// client that never stops must not keep Watch.
+const gulp = 1 << 20
+
+// drained throws input away, without copying it (MSG_TRUNC, tcp(7)), and tells
+// whether the client has closed or is gone.
+func (t *Table) drained(r *record) bool {
+	for range gulp / len(t.buffer) {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(r.kept), uintptr(unsafe.Pointer(&t.buffer[0])),
+			uintptr(len(t.buffer)), unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
+		switch {
+		case errno == unix.EAGAIN || errno == unix.EINTR:
+			return false
+		case errno != 0 || n == 0:
+			return true
+		}
+	}
+	return false
+}
+
+// mostLingering bounds the connections that wait for their clients to close:
+// beyond it, the oldest have waited long enough.
+const mostLingering = 1024
+
+// crowd adds a draining connection to the queue.
+func (t *Table) crowd(k key) {
+	t.lingering = append(t.lingering, k)
+	if len(t.lingering) <= mostLingering {
+		return
+	}
+	oldest := t.lingering[0]
+	t.lingering = t.lingering[1:]
+	if r := t.find(oldest); r != nil && r.state == draining {
+		t.finish(r)
+	}
+}
+
+// finish closes the last descriptor of r's connection.
+func (t *Table) finish(r *record) {
+	switch {
+	case r.kept >= 0 && r.state == draining:
+		t.poll.closeFD(r.kept)
+	case r.kept >= 0:
+		unix.Close(r.kept)
+	}
+	t.give(r)
+}

@@ -1,0 +1,211 @@
+// Package conn is the table of live connections and of their processes: it
+// starts a connection's program, watches over it until its end, and lets the
+// connection go in order. One goroutine, [Table.Watch], waits for everything;
+// it alone signals and reaps, so that a process number is never used after
+// the kernel may have given it away.
+package conn
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"superd/superd/internal/event"
+	"superd/superd/internal/spawn"
+)
+
+// A Service is what the table must know of a connection's service. It never
+// changes; connections keep theirs across a reload.
+type Service struct {
+	Events *event.Service
+	Plan   *spawn.Plan
+
+	Keep      bool          // keep a duplicate of the connection
+	Linger    time.Duration // how long input is drained after the program's end
+	Session   time.Duration // whole life of a program; 0 is off
+	Idle      time.Duration // time without a byte in either direction; 0 is off
+	Stop      time.Duration // from TERM to KILL
+	LogStderr bool          // descriptor 2 leads to the log
+	Leave     bool          // processes that outlive their program are left alone
+
+	// Release gives the connection's place under the limits back. It is called
+	// exactly once for each connection, by Watch, and must not block.
+	Release func(source netip.Addr)
+}
+
+// A Peer is the two ends of an accepted connection.
+type Peer struct {
+	Remote, Local netip.AddrPort
+	FromSource    int // live connections of this source and service, for the environment
+}
+
+// A Table owns the records of all connections, from accept until their last
+// descriptor is closed. Start may be called from one goroutine while Watch
+// runs in another.
+type Table struct {
+	engine *spawn.Engine
+	poll   *poller
+	ids    ids
+
+	mu     sync.Mutex
+	slots  []*record // by the number that epoll reports; guarded by mu
+	free   []*record // guarded by mu
+	open   int       // records in use; guarded by mu
+	due    deadlines // guarded by mu
+	orders []func()  // for Watch to run; guarded by mu
+
+	// What only Watch touches.
+	now       int64 // nanoseconds since begin
+	lingering []key // oldest first; entries of records that went on are stale
+	uncounted []*record
+	counting  bool
+	buffer    []byte
+	info      unix.TCPInfo
+	emptied   []chan struct{} // closed once no record is in use
+	closed    bool
+	done      chan struct{} // closed when Watch has returned
+	begin     time.Time
+}
+
+// New makes an empty table. Its descriptors are freed by Close.
+func New(engine *spawn.Engine) (*Table, error) {
+	p, err := newPoller(engine)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	return &Table{
+		engine: engine,
+		poll:   p,
+		ids:    newIDs(now),
+		begin:  now,
+		buffer: make([]byte, 64<<10),
+		done:   make(chan struct{}),
+	}, nil
+}
+
+// Start starts the program of s for the connection fd, which it takes over.
+// What goes wrong is recorded and ends the connection. It waits neither for
+// the program nor for a file system.
+func (t *Table) Start(s *Service, fd int, p *Peer) {
+	r := t.take()
+	r.begin(s, p, &t.ids)
+	s.Events.Accepted(&r.who)
+	streams, err := t.equip(r, fd)
+	if err != nil {
+		unix.Close(fd)
+		t.order(func() { t.refuse(r, err) })
+		return
+	}
+	facts := spawn.Facts{ID: r.who.ID, Remote: p.Remote, Local: p.Local, FromSource: p.FromSource}
+	r.child, err = t.engine.Start(s.Plan, streams, &facts)
+	if err != nil {
+		t.order(func() { t.refuse(r, err) })
+		return
+	}
+	r.who.Pid = r.child.PID
+	s.Events.Started(&r.who)
+	t.handOver(r)
+}
+
+// equip opens what the connection needs beside its program: the kept
+// duplicate, and the pipe for descriptor 2.
+func (t *Table) equip(r *record, fd int) (streams spawn.Streams, err error) {
+	streams = spawn.Streams{Connection: fd, Stderr: -1}
+	if r.service.Keep {
+		if r.kept, err = t.engine.Dup(fd); err != nil {
+			return streams, failure("keep a descriptor of the connection", err)
+		}
+	}
+	if r.service.LogStderr {
+		if r.stderr, streams.Stderr, err = t.pipe(); err != nil {
+			return streams, failure("open a pipe for descriptor 2", err)
+		}
+	}
+	return streams, nil
+}
+
+// pipe returns a pipe's read end, out of the window and non-blocking, and its
+// write end, which the program gets.
+func (t *Table) pipe() (read, write int, err error) {
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+		return -1, -1, err
+	}
+	if read, err = t.engine.Above(ends[0]); err == nil {
+		err = unix.SetNonblock(read, true)
+	}
+	if err != nil {
+		unix.Close(ends[1])
+		return read, -1, err
+	}
+	return read, ends[1], nil
+}
+
+// handOver gives r, complete, to Watch.
+func (t *Table) handOver(r *record) {
+	t.mu.Lock()
+	r.watched = true
+	t.mu.Unlock()
+	t.arm(r, r.limit(t.sinceBegin()))
+	var err error
+	if r.stderr >= 0 {
+		err = t.poll.add(r.stderr, key{r.slot, r.use, stderrReadable})
+	}
+	if err == nil {
+		err = t.poll.add(r.child.PIDFD, key{r.slot, r.use, processEnded})
+	}
+	if err != nil {
+		t.order(func() { t.lose(r) })
+	}
+}
+
+// take returns a record that nobody uses.
+func (t *Table) take() *record {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.open++
+	if n := len(t.free); n > 0 {
+		r := t.free[n-1]
+		t.free = t.free[:n-1]
+		return r
+	}
+	r := newRecord(uint32(len(t.slots)))
+	t.slots = append(t.slots, r)
+	return r
+}
+
+// give takes r back once nothing of its connection is left.
+func (t *Table) give(r *record) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.due.remove(r)
+	r.use++
+	r.watched = false
+	t.open--
+	t.free = append(t.free, r)
+}
+
+// find returns the record that an event speaks of; nil where the event is of
+// an earlier connection in the same slot.
+func (t *Table) find(k key) *record {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r := t.slots[k.slot]; r.use&useMask == k.use&useMask {
+		return r
+	}
+	return nil
+}
+
+// order has Watch run f.
+func (t *Table) order(f func()) {
+	t.mu.Lock()
+	t.orders = append(t.orders, f)
+	t.mu.Unlock()
+	t.poll.wake()
+}
+
+// sinceBegin is the table's clock: monotonic, in nanoseconds.
+func (t *Table) sinceBegin() int64 { return int64(time.Since(t.begin)) }

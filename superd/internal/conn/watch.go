@@ -1,0 +1,259 @@
+package conn
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"superd/superd/internal/event"
+	"superd/superd/internal/spawn"
+)
+
+// Watch waits for programs to end, for what they write to descriptor 2, for
+// deadlines and for orders. It returns after Close.
+func (t *Table) Watch() {
+	defer close(t.done)
+	for !t.closed {
+		events := t.poll.wait(t.untilNext())
+		t.now = t.sinceBegin()
+		for i := range events {
+			t.handle(keyOf(&events[i]))
+		}
+		for r := t.expired(); r != nil; r = t.expired() {
+			t.overdue(r)
+		}
+		t.announceEmpty()
+	}
+}
+
+func (t *Table) handle(k key) {
+	if k.kind == ordered {
+		t.obey()
+		return
+	}
+	r := t.find(k)
+	if r == nil {
+		return
+	}
+	switch k.kind {
+	case processEnded:
+		t.reap(r)
+	case stderrReadable:
+		t.readStderr(r)
+	case inputReadable:
+		t.drain(r)
+	}
+}
+
+// obey runs what others have ordered.
+func (t *Table) obey() {
+	t.poll.hear()
+	t.mu.Lock()
+	orders := t.orders
+	t.orders = nil
+	t.mu.Unlock()
+	for _, f := range orders {
+		f()
+	}
+}
+
+// Close ends Watch and frees the table's descriptors. The programs that still
+// run are left alone; Stop and Empty come first where that is not wanted.
+func (t *Table) Close() {
+	t.order(func() { t.closed = true })
+	<-t.done
+	t.poll.close()
+}
+
+// Empty returns a channel that is closed once no connection is left. No more
+// may be started.
+func (t *Table) Empty() <-chan struct{} {
+	c := make(chan struct{})
+	t.order(func() { t.emptied = append(t.emptied, c) })
+	return c
+}
+
+func (t *Table) announceEmpty() {
+	if len(t.emptied) == 0 {
+		return
+	}
+	t.mu.Lock()
+	empty := t.open == 0
+	t.mu.Unlock()
+	if !empty {
+		return
+	}
+	for _, c := range t.emptied {
+		close(c)
+	}
+	t.emptied = nil
+}
+
+// Stop ends every program: TERM to its process group now, KILL after its
+// service's stop time, but not later than limit. The records say reason.
+func (t *Table) Stop(reason string, limit time.Duration) {
+	t.order(func() {
+		for _, r := range t.watched() {
+			t.hurry(r, reason, limit)
+		}
+	})
+}
+
+// watched lists the records of live and lingering connections.
+func (t *Table) watched() (list []*record) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.slots {
+		if r.watched {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+func (t *Table) hurry(r *record, reason string, limit time.Duration) {
+	switch r.state {
+	case running:
+		t.stop(r, reason)
+		t.arm(r, t.now+int64(min(limit, r.service.Stop)))
+	case stopping:
+		t.mu.Lock()
+		t.due.set(r, min(r.due, t.now+int64(limit)))
+		t.mu.Unlock()
+	case leftovers:
+		r.killAt = min(r.killAt, t.now+int64(limit))
+	case draining:
+		t.arm(r, min(r.due, t.now+int64(limit)))
+	}
+}
+
+// overdue does what r's deadline was set for.
+func (t *Table) overdue(r *record) {
+	switch r.state {
+	case running:
+		t.checkLimits(r)
+	case stopping:
+		r.signal(unix.SIGKILL)
+		r.state = killed
+	case unreaped:
+		t.reap(r)
+	case leftovers:
+		t.pressLeftovers(r)
+	case draining:
+		t.finish(r)
+	}
+}
+
+// The reasons that a record of an ended program can carry, named after the
+// keys that ask for them.
+const (
+	ReasonSession = "timeout.session"
+	ReasonIdle    = "timeout.idle"
+)
+
+func (t *Table) checkLimits(r *record) {
+	if r.service.Session > 0 && time.Since(r.started) >= r.service.Session {
+		t.stop(r, ReasonSession)
+		return
+	}
+	if r.idleAt > 0 && t.now >= r.idleAt {
+		left := r.service.Idle - t.idleness(r)
+		if left <= 0 {
+			t.stop(r, ReasonIdle)
+			return
+		}
+		r.idleAt = t.now + int64(left)
+	}
+	t.arm(r, r.nextLimit(t.now))
+}
+
+// stop asks r's program to end: TERM, and CONT for one that was stopped; KILL
+// follows at the deadline.
+func (t *Table) stop(r *record, reason string) {
+	r.state, r.ended.Reason = stopping, reason
+	r.signal(unix.SIGTERM)
+	r.signal(unix.SIGCONT)
+	t.arm(r, t.now+int64(r.service.Stop))
+}
+
+// signal sends sig to the program's process group. The group does not exist
+// before the child's setsid; the child alone gets it then.
+func (r *record) signal(sig unix.Signal) {
+	if unix.Kill(-r.child.PID, sig) == unix.ESRCH {
+		unix.PidfdSendSignal(r.child.PIDFD, sig, nil, 0)
+	}
+}
+
+// traced is how soon a process is looked at again that a debugger keeps.
+const traced = 100 * time.Millisecond
+
+// reap takes the status of r's program, which has ended, and ends what is left
+// of its process group.
+func (t *Table) reap(r *record) {
+	t.poll.remove(r.child.PIDFD)
+	if !r.service.Leave {
+		termZombiesGroup(r.child.PID)
+	}
+	end, err := spawn.Reap(r.child.PIDFD)
+	if err == unix.EAGAIN {
+		r.state = unreaped
+		t.arm(r, t.now+int64(traced))
+		return
+	}
+	t.arm(r, notDue)
+	r.note(end)
+	r.cause = t.engine.Failure(r.child)
+	t.drainStderr(r)
+	t.countBytes(r)
+	if !groupLives(r.child) {
+		t.report(r)
+		return
+	}
+	if r.service.Leave {
+		r.alone = true
+		t.report(r)
+		return
+	}
+	t.endLeftovers(r)
+}
+
+// note keeps what waitid told.
+func (r *record) note(end spawn.End) {
+	r.ended.Signaled, r.ended.Status, r.ended.Signal = end.Signaled, end.Status, end.Signal
+	r.ended.User, r.ended.System, r.ended.MaxRSSKB = end.User, end.System, end.MaxRSS
+	r.ended.Duration = time.Since(r.started)
+}
+
+// report writes the one record of r's end, gives its place back, and lets the
+// connection go.
+func (t *Table) report(r *record) {
+	if r.cause != nil {
+		r.service.Events.Refused(&r.who, event.ReasonSpawn, r.cause)
+	} else {
+		r.service.Events.Exited(&r.who, &r.ended)
+	}
+	if r.stderr >= 0 {
+		t.poll.closeFD(r.stderr)
+	}
+	if r.child.PIDFD >= 0 {
+		unix.Close(r.child.PIDFD)
+	}
+	r.service.Release(r.peer.Remote.Addr())
+	t.linger(r)
+}
+
+// refuse ends a connection whose program could not be started.
+func (t *Table) refuse(r *record, cause error) {
+	r.cause = cause
+	t.report(r)
+}
+
+// lose ends a program that could not be added to the set.
+func (t *Table) lose(r *record) {
+	r.signal(unix.SIGKILL)
+	if end, err := spawn.Wait(r.child.PIDFD); err == nil {
+		r.note(end)
+	}
+	t.engine.Failure(r.child)
+	t.refuse(r, failure("watch the program", unix.ENOMEM))
+}
