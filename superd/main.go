@@ -1,0 +1,132 @@
+// Superd listens on the sockets that a YAML file names, and runs the service's
+// program for each connection, with the connection as its standard input and
+// output. See superd(8).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/urfave/cli/v3"
+)
+
+// version is set by the Makefile.
+var version = "0.1.0"
+
+// Exit codes of superd(8).
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	os.Exit(execute(os.Args))
+}
+
+// execute runs the command line and returns the exit code.
+func execute(args []string) int {
+	err := command().Run(context.Background(), args)
+	var usage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &usage):
+		fmt.Fprintf(os.Stderr, "superd: %v\n", err)
+		return exitUsage
+	}
+	fmt.Fprintln(os.Stderr, err)
+	return exitFailed
+}
+
+// usageError is wrong use of the command line.
+type usageError struct{ error }
+
+func command() *cli.Command {
+	return &cli.Command{
+		Name:                  "superd",
+		Usage:                 "run programs for network connections",
+		UsageText:             "superd VERB [-c FILE]",
+		Description:           "The manual is superd(8); superd.yaml(5) is the configuration file.",
+		Version:               version,
+		EnableShellCompletion: true,
+		Suggest:               true,
+		HideHelpCommand:       true,
+		ExitErrHandler:        func(context.Context, *cli.Command, error) {}, // execute does
+		OnUsageError:          onUsageError,
+		Action:                unknownVerb,
+		Commands: []*cli.Command{
+			onFile("run", "stay in the foreground and serve; the log goes to stderr", run),
+			onFile("check", "report every mistake in the file", check),
+			{
+				Name:         "connect",
+				Usage:        "be a client of ADDRESS: stdin goes there, its answer to stdout",
+				ArgsUsage:    "ADDRESS",
+				OnUsageError: onUsageError,
+				Action: func(_ context.Context, c *cli.Command) error {
+					if c.NArg() != 1 {
+						return usageError{errors.New("connect needs one address, such as 127.0.0.1:7007")}
+					}
+					return connect(c.Args().First(), os.Stdin, os.Stdout)
+				},
+			},
+			{
+				Name:         "version",
+				Usage:        "print the version",
+				OnUsageError: onUsageError,
+				Action: func(_ context.Context, c *cli.Command) error {
+					cli.ShowVersion(c.Root())
+					return noArguments(c)
+				},
+			},
+		},
+	}
+}
+
+// onFile is a verb that works on a configuration file.
+func onFile(name, usage string, do func(path string) error) *cli.Command {
+	return &cli.Command{
+		Name:         name,
+		Usage:        usage,
+		OnUsageError: onUsageError,
+		Flags: []cli.Flag{&cli.StringFlag{
+			Name:      "config",
+			Aliases:   []string{"c"},
+			Usage:     "the configuration is `FILE`; without it " + systemFile + ", and where there is none, echo and greeting on this machine",
+			TakesFile: true,
+		}},
+		Action: func(_ context.Context, c *cli.Command) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			if c.IsSet("config") && c.String("config") == "" {
+				return usageError{errors.New("-c needs the name of a file")}
+			}
+			return do(c.String("config"))
+		},
+	}
+}
+
+func noArguments(c *cli.Command) error {
+	if c.NArg() > 0 {
+		return usageError{fmt.Errorf("%s takes no argument: %q (a file is named with -c)", c.Name, c.Args().First())}
+	}
+	return nil
+}
+
+func onUsageError(_ context.Context, _ *cli.Command, err error, _ bool) error {
+	return usageError{err}
+}
+
+// unknownVerb runs where the first word is no verb.
+func unknownVerb(_ context.Context, c *cli.Command) error {
+	if c.NArg() == 0 {
+		return usageError{errors.New("no verb; try superd --help")}
+	}
+	word := c.Args().First()
+	if near := cli.SuggestCommand(c.Commands, word); near != "" {
+		return usageError{fmt.Errorf("no verb %q; did you mean %q?", word, near)}
+	}
+	return usageError{fmt.Errorf("no verb %q; try superd --help", word)}
+}
