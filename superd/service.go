@@ -74,7 +74,7 @@ func newImage(e *spawn.Engine, c *config.Service) (*spawn.Image, error) {
 		return nil, nil
 	}
 	o := services.Options{Now: time.Now()}
-	if c.TextSet {
+	if c.Text != "" {
 		o.Text = &c.Text
 	}
 	content, err := services.Image(c.Builtin, o)

@@ -44,8 +44,7 @@ type Service struct {
 	// what to run: either Run or Builtin
 	Run     []string // program (an absolute path) and arguments
 	Builtin string
-	Text    string // of greeting and qotd, where TextSet
-	TextSet bool   // tells `text: ""` from no text key
+	Text    string // of greeting and qotd; "" for their own
 	Argv0   string // "" for Run[0]
 
 	Stderr   string        // log, client, null
