@@ -108,7 +108,10 @@ func (d *daemon) newService(c *config.Service, who *identities) (*service, confi
 	if err != nil {
 		return nil, config.Problems{c.Problem("builtin", err.Error(), "")}
 	}
-	plan := d.engine.Compile(specOf(c, image, id, user))
+	plan, err := d.engine.Compile(specOf(c, image, id, user))
+	if err != nil {
+		return nil, config.Problems{c.Problem("sandbox", err.Error(), "best_effort: true leaves out what this kernel cannot do")}
+	}
 	s := &service{config: c, image: image, table: d.table, counts: plan.CountsSource()}
 	s.gate = d.house.Gate(c.Max, func() { d.set.Resume(s) })
 	s.conn = conn.Service{

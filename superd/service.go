@@ -98,6 +98,10 @@ func specOf(c *config.Service, image *spawn.Image, id, who *spawn.Identity) spaw
 		Umask:    c.Umask,
 		Nice:     c.Nice,
 		Identity: id,
+		Chroot:   c.Chroot,
+		Rlimits:  c.Rlimits,
+		Sandbox:  c.Sandbox,
+		Cgroup:   c.Cgroup,
 	}
 	if image == nil {
 		s.Path, s.Argv = c.Run[0], append([]string{}, c.Run...)

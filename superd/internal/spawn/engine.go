@@ -115,15 +115,11 @@ func (in *instance) prepare(s Streams, f *Facts) error {
 	p := in.plan
 	in.done, in.failed, in.errno, in.reported = 0, 0, 0, false
 	highest := max(s.Connection, s.Stderr)
-	if p.spec.Image != nil {
-		image, err := p.spec.Image.lend()
-		if err != nil {
-			return err
-		}
-		in.hold(image)
-		in.steps[p.image].args[0] = uintptr(image)
-		highest = max(highest, image)
+	last, err := in.lend()
+	if err != nil {
+		return err
 	}
+	highest = max(highest, last)
 	in.steps[p.unshare].args[0] = uintptr(highest + 1)
 	in.steps[p.stdin].args[0] = uintptr(s.Connection)
 	in.steps[p.stdout].args[0] = uintptr(s.Connection)

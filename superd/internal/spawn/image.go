@@ -46,15 +46,6 @@ func (i *Image) Close() {
 	}
 }
 
-// lend duplicates the image into the window for one spawn.
-func (i *Image) lend() (int, error) {
-	fd, err := dupFrom(int(i.fd.Load()), 0)
-	if err != nil {
-		return -1, &Failure{Words: "hand over the built-in " + i.name, Errno: errnoOf(err)}
-	}
-	return fd, nil
-}
-
 const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE | unix.F_SEAL_SEAL
 
 // sealedFile makes a memfd that nobody can change, above the window.

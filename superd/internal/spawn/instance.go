@@ -39,8 +39,8 @@ type instance struct {
 	plan     *Plan
 	steps    []step
 	envp     []uintptr
-	text     []byte // the variables of this connection
-	lows     [3]int // descriptors to close once the child has a table of its own
+	text     []byte             // the variables of this connection
+	lows     [2 + mostLoans]int // descriptors to close once the child has a table of its own
 	nlows    int
 	pid      int
 	use      uint32 // counts uses, so that a Child knows whether the instance is still its own

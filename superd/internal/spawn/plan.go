@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"superd/superd/internal/config"
 )
 
 // Where a program's descriptor 2 leads.
@@ -31,6 +33,12 @@ type Spec struct {
 	Umask    int
 	Nice     int
 	Identity *Identity // nil: superd's own
+
+	// The walls around the program. The zero values are none.
+	Chroot  string
+	Rlimits []config.Rlimit
+	Sandbox config.Sandbox
+	Cgroup  config.Cgroup
 }
 
 // A Plan is a Spec compiled to the list of system calls that a child makes.
@@ -42,13 +50,15 @@ type Plan struct {
 	words  []string // words[i] says what steps[i] does: "set the user nobody"
 
 	// Numbers of the steps whose arguments belong to one connection.
-	unshare, stdin, stdout, stderr, image, exec int
+	unshare, stdin, stdout, stderr, exec int
+	gaps                                 []int // what closes the descriptors between the loans
+	loans                                []*loan
+	imageLoan                            *loan
 
-	path      []byte
 	argv      []uintptr
 	static    []uintptr // the environment that is the same for all
 	variables []variable
-	nice      uintptr
+	walls     walls
 
 	keep []any // what only the child's pointers refer to
 
@@ -56,20 +66,28 @@ type Plan struct {
 	busy []*instance // walking; guarded by engine.mu
 }
 
-// Compile makes the plan of s. Paths are not looked at: what is missing when
-// a connection comes is that connection's trouble.
-func (e *Engine) Compile(s Spec) *Plan {
-	p := &Plan{engine: e, spec: s, path: cString(s.Path)}
+// Compile makes the plan of s and builds the walls that it asks for; a wall
+// that cannot be built is an error. The program's own path is not looked at:
+// what is missing when a connection comes is that connection's trouble. The
+// caller closes the plan once no connection uses it any more.
+func (e *Engine) Compile(s Spec) (*Plan, error) {
+	p := &Plan{engine: e, spec: s}
+	if err := p.buildWalls(); err != nil {
+		p.Close()
+		return nil, err
+	}
 	p.argv = p.pointers(s.Argv, 0)
 	p.variables = variablesOf(s.EnvStyle)
 	p.static = p.pointers(withoutVariables(s.Env, p.variables), len(p.variables))
 	p.addDescriptors()
 	p.addSignals()
 	p.addScheduling()
-	p.addDirectory()
+	p.addNamespaces()
+	p.addRoot()
 	p.addIdentity()
+	p.addConfinement()
 	p.addExec()
-	return p
+	return p, nil
 }
 
 // addDescriptors gives the child a descriptor table of its own, first, since
@@ -82,10 +100,8 @@ func (p *Plan) addDescriptors() {
 	p.stdout = p.add("make the connection descriptor 1", unix.SYS_DUP3, 0, 1)
 	if p.spec.Stderr == StderrNull {
 		p.ignore(p.add("close descriptor 2", unix.SYS_CLOSE, 2))
-		null := cString("/dev/null")
-		p.keep = append(p.keep, null)
 		at := unix.AT_FDCWD
-		p.add("open /dev/null", unix.SYS_OPENAT, uintptr(at), address(null), unix.O_RDWR)
+		p.add("open /dev/null", unix.SYS_OPENAT, uintptr(at), p.string("/dev/null"), unix.O_RDWR)
 	} else {
 		p.stderr = p.add("make descriptor 2", unix.SYS_DUP3, 0, 2)
 	}
@@ -93,21 +109,16 @@ func (p *Plan) addDescriptors() {
 }
 
 // addClosing closes what the child's table still has of other connections, at
-// once and not by execve, which can hang on a dead file system with them. A
-// built-in's image moves to 3 and closes itself on exec.
+// once and not by execve, which can hang on a dead file system with them. What
+// later steps need, the loans, stays until execve closes it: one call for each
+// gap between them.
 func (p *Plan) addClosing() {
-	first := uintptr(3)
-	if p.spec.Image != nil {
-		// EINVAL: it stands at 3 already, marked likewise.
-		p.image = p.add("keep the built-in's image", unix.SYS_DUP3, 0, imageFD, unix.O_CLOEXEC)
-		p.ignore(p.image)
-		first = imageFD + 1
+	for range len(p.loans) + 1 {
+		i := p.add("close other descriptors", unix.SYS_CLOSE_RANGE, 0, 0, 0)
+		p.ignore(i) // EINVAL: there is nothing between two neighbours
+		p.gaps = append(p.gaps, i)
 	}
-	p.add("close other descriptors", unix.SYS_CLOSE_RANGE, first, ^uintptr(0)>>32, 0)
 }
-
-// imageFD is where a child executes a built-in from.
-const imageFD = 3
 
 // addSignals sets to their default those signals that superd was started with
 // ignored (nohup): CLONE_CLEAR_SIGHAND leaves them so.
@@ -122,19 +133,10 @@ func (p *Plan) addSignals() {
 
 func (p *Plan) addScheduling() {
 	p.add("set the umask", unix.SYS_UMASK, uintptr(p.spec.Umask))
-	if limit := changedOpenFileLimit(); limit != nil {
-		p.keep = append(p.keep, limit)
-		p.add("set the limit of open files", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(limit)), 0)
-	}
+	p.addRlimits()
 	if p.spec.Nice != 0 {
 		p.add("set the nice value "+strconv.Itoa(p.spec.Nice), unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, uintptr(p.spec.Nice))
 	}
-}
-
-func (p *Plan) addDirectory() {
-	dir := cString(p.spec.Dir)
-	p.keep = append(p.keep, dir)
-	p.add("change to the directory "+p.spec.Dir, unix.SYS_CHDIR, address(dir))
 }
 
 // addIdentity: groups, then gid, then uid, since each needs the privilege that
@@ -151,6 +153,7 @@ func (p *Plan) addIdentity() {
 		list = uintptr(unsafe.Pointer(&groups[0]))
 	}
 	gid, uid := uintptr(id.GID), uintptr(id.UID)
+	p.keepCapabilities()
 	p.add("set the supplementary groups", unix.SYS_SETGROUPS, uintptr(len(groups)), list)
 	p.add("set the group "+id.GroupName(), unix.SYS_SETRESGID, gid, gid, gid)
 	p.add("set the user "+id.UserName(), unix.SYS_SETRESUID, uid, uid, uid)
@@ -163,13 +166,12 @@ func (p *Plan) addExec() {
 	p.keep = append(p.keep, mask)
 	p.add("empty the signal mask", unix.SYS_RT_SIGPROCMASK, sigSetMask, uintptr(unsafe.Pointer(&mask[0])), 0, 8)
 	if p.spec.Image != nil {
-		empty := cString("")
-		p.keep = append(p.keep, empty)
 		p.exec = p.add("execute the built-in "+p.spec.Image.name, unix.SYS_EXECVEAT,
-			imageFD, address(empty), uintptr(unsafe.Pointer(&p.argv[0])), 0, unix.AT_EMPTY_PATH)
+			0, p.string(""), uintptr(unsafe.Pointer(&p.argv[0])), 0, unix.AT_EMPTY_PATH)
+		p.imageLoan.use(p.exec, 0)
 		return
 	}
-	p.exec = p.add("execute "+p.spec.Path, unix.SYS_EXECVE, address(p.path), uintptr(unsafe.Pointer(&p.argv[0])), 0)
+	p.exec = p.add("execute "+p.spec.Path, unix.SYS_EXECVE, p.string(p.spec.Path), uintptr(unsafe.Pointer(&p.argv[0])), 0)
 }
 
 // add appends a step and returns its number. The words complete "cannot".
@@ -188,9 +190,7 @@ func (p *Plan) ignore(i int) { p.steps[i].ignored = 1 }
 func (p *Plan) pointers(list []string, room int) []uintptr {
 	out := make([]uintptr, 0, len(list)+room+1)
 	for _, s := range list {
-		b := cString(s)
-		p.keep = append(p.keep, b)
-		out = append(out, address(b))
+		out = append(out, p.string(s))
 	}
 	return append(out, 0)
 }
@@ -211,6 +211,7 @@ func (p *Plan) newInstance() *instance {
 		parentTID:  uint64(uintptr(unsafe.Pointer(&in.tid))),
 		exitSignal: uint64(unix.SIGCHLD),
 	}
+	p.enterCgroup(&in.clone)
 	envp := uintptr(unsafe.Pointer(unsafe.SliceData(in.envp)))
 	if p.spec.Image != nil {
 		in.steps[p.exec].args[3] = envp

@@ -1,0 +1,3 @@
+package spawn
+
+func (p *Plan) buildFilter() error { return nil }

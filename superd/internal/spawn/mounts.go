@@ -1,0 +1,5 @@
+package spawn
+
+func (p *Plan) buildMounts() error  { return nil }
+func (p *Plan) buildNetwork() error { return nil }
+func (p *Plan) addPrivateTmp()      {}
