@@ -26,7 +26,7 @@ type daemon struct {
 	set      *listen.Set
 	house    *admit.House
 	services []*service
-	sockets  int
+	serving  bool // Watch and Serve have been started
 	signals  chan os.Signal
 }
 
@@ -42,60 +42,72 @@ func run(path string) error {
 	}
 	log := event.Open(os.Stderr, event.Options{Level: c.Log.Level, Format: c.Log.Format})
 	defer log.Close(time.Second)
-	d, err := newDaemon(c, log)
-	if err != nil {
+	d := newDaemon(c, log)
+	defer d.close()
+	if err := d.open(); err != nil {
 		return err
 	}
-	defer d.close()
 	d.announce()
 	return d.serve()
 }
 
-// newDaemon builds everything that c asks for. All that is wrong with it on
-// this machine is returned together, and nothing is left open then.
-func newDaemon(c *config.Config, log *event.Log) (*daemon, error) {
+// newDaemon is a superd that has done nothing yet.
+func newDaemon(c *config.Config, log *event.Log) *daemon {
 	d := &daemon{config: c, log: log, engine: spawn.NewEngine()}
-	if os.Geteuid() == 0 {
-		if err := spawn.Conceal(); err != nil {
-			return nil, fmt.Errorf("cannot make superd undumpable: %w", err)
-		}
-	}
-	var err error
-	if d.table, err = conn.New(d.engine); err != nil {
-		return nil, fmt.Errorf("cannot watch programs: %w", err)
-	}
-	if d.set, err = listen.NewSet(d.engine.Above, d.outOfResources); err != nil {
-		return nil, fmt.Errorf("cannot wait for connections: %w", err)
-	}
 	d.house = admit.NewHouse(d.room())
-	if problems := d.build(); len(problems) > 0 {
-		d.set.Abandon()
-		return nil, problems
-	}
-	return d, nil
+	return d
 }
 
-// build makes the services and opens their sockets.
-func (d *daemon) build() (problems config.Problems) {
+// open builds everything that the file asks for. All that is wrong with it on
+// this machine is returned together.
+func (d *daemon) open() (err error) {
+	if os.Geteuid() == 0 {
+		if err := spawn.Conceal(); err != nil {
+			return fmt.Errorf("cannot make superd undumpable: %w", err)
+		}
+	}
+	if d.table, err = conn.New(d.engine); err != nil {
+		return fmt.Errorf("cannot watch programs: %w", err)
+	}
+	if d.set, err = listen.NewSet(d.engine.Above, d.outOfResources); err != nil {
+		return fmt.Errorf("cannot wait for connections: %w", err)
+	}
+	problems := append(d.compile(), d.openSockets()...)
+	if len(problems) > 0 {
+		return problems
+	}
+	return nil
+}
+
+// compile makes the services. Disabled ones are checked all the same.
+func (d *daemon) compile() (problems config.Problems) {
 	who := newIdentities(d.engine.System())
 	for _, c := range d.config.Services {
 		s, wrong := d.newService(c, who)
 		problems = append(problems, wrong...)
-		if s == nil || !c.Enabled {
-			continue
+		if s != nil {
+			d.services = append(d.services, s)
 		}
-		opened, wrong := d.set.Open(c.Listen, s)
-		problems = append(problems, wrong...)
-		d.sockets += len(opened)
-		for _, k := range opened {
-			s.local = append(s.local, k.Local())
-		}
-		d.services = append(d.services, s)
 	}
 	return problems
 }
 
-// newService compiles one service. A disabled one is checked all the same.
+// openSockets has the services that are enabled listen.
+func (d *daemon) openSockets() (problems config.Problems) {
+	for _, s := range d.services {
+		if !s.config.Enabled {
+			continue
+		}
+		opened, wrong := d.set.Open(s.config.Listen, s)
+		problems = append(problems, wrong...)
+		for _, k := range opened {
+			s.local = append(s.local, k.Local())
+		}
+	}
+	return problems
+}
+
+// newService compiles one service.
 func (d *daemon) newService(c *config.Service, who *identities) (*service, config.Problems) {
 	id, user, problems := who.of(c)
 	if len(problems) > 0 {
@@ -110,7 +122,10 @@ func (d *daemon) newService(c *config.Service, who *identities) (*service, confi
 	}
 	plan, err := d.engine.Compile(specOf(c, image, id, user))
 	if err != nil {
-		return nil, config.Problems{c.Problem("sandbox", err.Error(), "best_effort: true leaves out what this kernel cannot do")}
+		return nil, config.Problems{c.Problem("sandbox", err.Error(), "")}
+	}
+	for _, note := range plan.Notes() {
+		d.config.Warnings = append(d.config.Warnings, c.Problem("sandbox", note, ""))
 	}
 	s := &service{config: c, image: image, table: d.table, counts: plan.CountsSource()}
 	s.gate = d.house.Gate(c.Max, func() { d.set.Resume(s) })
@@ -182,6 +197,7 @@ func (d *daemon) serve() error {
 	defer signal.Stop(d.signals)
 	// A reader of our output that goes away is no reason to die (SIGPIPE).
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+	d.serving = true
 	go d.table.Watch()              // ends with close
 	go d.set.Serve(d.engine.Settle) // ends with set.Close
 	switch d.awaitStop() {
@@ -246,8 +262,19 @@ func (d *daemon) stopNow() {
 
 // close frees what is left once no connection is.
 func (d *daemon) close() {
-	d.table.Close()
+	if d.set != nil && !d.serving {
+		d.set.Abandon()
+	}
+	if d.table != nil && d.serving {
+		d.table.Close()
+	}
+	d.closeServices()
+}
+
+// closeServices frees what the services were built of.
+func (d *daemon) closeServices() {
 	for _, s := range d.services {
+		s.conn.Plan.Close()
 		if s.image != nil {
 			s.image.Close()
 		}

@@ -57,8 +57,12 @@ func command() *cli.Command {
 		OnUsageError:          onUsageError,
 		Action:                unknownVerb,
 		Commands: []*cli.Command{
-			onFile("run", "stay in the foreground and serve; the log goes to stderr", run),
-			onFile("check", "report every mistake in the file", check),
+			onFile("run", "stay in the foreground and serve; the log goes to stderr", func(c *cli.Command) error {
+				return run(c.String("config"))
+			}),
+			onFile("check", "report every mistake in the file", func(c *cli.Command) error {
+				return check(c.String("config"), c.Bool("verbose"))
+			}, &cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print as whom and inside which walls each program runs"}),
 			{
 				Name:         "connect",
 				Usage:        "be a client of ADDRESS: stdin goes there, its answer to stdout",
@@ -85,17 +89,17 @@ func command() *cli.Command {
 }
 
 // onFile is a verb that works on a configuration file.
-func onFile(name, usage string, do func(path string) error) *cli.Command {
+func onFile(name, usage string, do func(*cli.Command) error, more ...cli.Flag) *cli.Command {
 	return &cli.Command{
 		Name:         name,
 		Usage:        usage,
 		OnUsageError: onUsageError,
-		Flags: []cli.Flag{&cli.StringFlag{
+		Flags: append([]cli.Flag{&cli.StringFlag{
 			Name:      "config",
 			Aliases:   []string{"c"},
 			Usage:     "the configuration is `FILE`; without it " + systemFile + ", and where there is none, echo and greeting on this machine",
 			TakesFile: true,
-		}},
+		}}, more...),
 		Action: func(_ context.Context, c *cli.Command) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -103,7 +107,7 @@ func onFile(name, usage string, do func(path string) error) *cli.Command {
 			if c.IsSet("config") && c.String("config") == "" {
 				return usageError{errors.New("-c needs the name of a file")}
 			}
-			return do(c.String("config"))
+			return do(c)
 		},
 	}
 }
