@@ -100,8 +100,8 @@ const Unlimited = math.MaxUint64
 // Sandbox is what a program may not do, with the preset's choices filled in
 // where the file makes none.
 type Sandbox struct {
-	Preset       string // none, basic, strict, offline
-	NoNewPrivs   bool   // execve gives no privilege: no set-user-ID, no file capabilities
+	Preset       string   // none, basic, strict, offline
+	NoNewPrivs   bool     // execve gives no privilege: no set-user-ID, no file capabilities
 	Capabilities []string // names that the program keeps, without CAP_, lower case: net_bind_service
 	CapsSet      bool     // tells `capabilities: []` and the presets' none from the user's own
 	SystemCalls  string   // all, default, tight
