@@ -39,6 +39,8 @@ type Child struct {
 	PIDFD int // above the window, closed on exec; the caller's to close
 	in    *instance
 	use   uint32
+	group *cgroup
+	leaf  *leaf // of group; nil where the child has no cgroup of its own
 }
 
 // Streams are the descriptors of one spawn. Start takes both over and closes
@@ -67,7 +69,7 @@ func (e *Engine) Start(p *Plan, s Streams, f *Facts) (Child, error) {
 		e.abandon(in)
 		return Child{}, err
 	}
-	c := Child{PID: in.pid, in: in, use: in.use}
+	c := Child{PID: in.pid, in: in, use: in.use, group: p.walls.cgroup, leaf: in.leaf}
 	pidfd := int(in.pidfd)
 	e.depart(in)
 	if c.PIDFD, err = e.window.above(pidfd); err != nil {
@@ -130,6 +132,9 @@ func (in *instance) prepare(s Streams, f *Facts) error {
 		in.steps[p.stderr].args[0] = uintptr(s.Connection)
 	}
 	in.describe(f)
+	if c := p.walls.cgroup; c != nil {
+		return c.enter(in)
+	}
 	return nil
 }
 
@@ -157,6 +162,9 @@ func (e *Engine) abandon(in *instance) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	in.closeLows()
+	if in.leaf != nil {
+		in.plan.walls.cgroup.giveBack(in.leaf)
+	}
 	in.plan.recycle(in)
 }
 
@@ -246,8 +254,22 @@ func (p *Plan) reclaim() {
 }
 
 func (p *Plan) recycle(in *instance) {
+	in.leaf = nil
 	in.use++
 	p.free = append(p.free, in)
+}
+
+// Release gives back what c, which has been reaped, had of its own beside its
+// descriptors: its cgroup, in which everything that is left is killed unless
+// the service leaves it alone.
+func (e *Engine) Release(c Child, leave bool) {
+	if c.leaf == nil {
+		return
+	}
+	if !leave {
+		c.leaf.killAll()
+	}
+	c.group.giveBack(c.leaf)
 }
 
 // Failure tells why c, which has ended, never became its program; nil when it

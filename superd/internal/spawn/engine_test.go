@@ -83,7 +83,11 @@ func answer(t testing.TB, e *Engine, p *Plan) (string, End, error) {
 
 func mustAnswer(t testing.TB, s Spec) string {
 	t.Helper()
-	e := NewEngine()
+	return mustAnswerWith(t, NewEngine(), s)
+}
+
+func mustAnswerWith(t testing.TB, e *Engine, s Spec) string {
+	t.Helper()
 	out, end, err := answer(t, e, compile(t, e, s))
 	if err != nil || end.Signaled || end.Status != 0 {
 		t.Fatalf("%q ended with %+v, %v", out, end, err)

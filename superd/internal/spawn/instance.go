@@ -43,6 +43,7 @@ type instance struct {
 	lows     [2 + mostLoans]int // descriptors to close once the child has a table of its own
 	nlows    int
 	pid      int
+	leaf     *leaf  // of the service's cgroup; nil for none
 	use      uint32 // counts uses, so that a Child knows whether the instance is still its own
 	reported bool   // a failure in it has been read
 }

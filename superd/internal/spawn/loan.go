@@ -2,42 +2,51 @@ package spawn
 
 import "golang.org/x/sys/unix"
 
-// A loan is a descriptor of superd's that a step of the child needs: for each
-// spawn it is duplicated into the window, and closed there with the rest.
+// A loan is a descriptor of superd's that steps of the child need: each spawn
+// has one of its own in the window, closed there with the rest.
 type loan struct {
-	fd    func() int // above the window
-	words string     // what it is: "the built-in echo"
-	step  int        // whose argument arg it is
-	arg   int
+	lend  func() (int, error) // puts it into the window
+	words string              // what it is: "the built-in echo"
+	uses  []use
 }
+
+// A use is an argument of a step that is to be the descriptor.
+type use struct{ step, arg int }
 
 // mostLoans bounds the loans of a plan: an image, two namespaces and a set of
 // Landlock rules.
 const mostLoans = 4
 
-// borrow has each child get a copy of fd; the step that needs it says so with
-// use.
+// borrow has each child get a copy of fd, which is above the window; the steps
+// that need it say so with use.
 func (p *Plan) borrow(words string, fd func() int) *loan {
-	l := &loan{fd: fd, words: words}
+	return p.borrowEach(words, func() (int, error) { return dupFrom(fd(), 0) })
+}
+
+// borrowEach has each child get a descriptor that lend makes for it.
+func (p *Plan) borrowEach(words string, lend func() (int, error)) *loan {
+	l := &loan{lend: lend, words: words}
 	p.loans = append(p.loans, l)
 	return l
 }
 
-// use names the step and the argument that is to be the descriptor.
-func (l *loan) use(step, arg int) { l.step, l.arg = step, arg }
+// use names a step and its argument that is to be the descriptor.
+func (l *loan) use(step, arg int) { l.uses = append(l.uses, use{step, arg}) }
 
-// lend duplicates the loans of in's plan into the window and returns the
-// highest number among them.
+// lend puts the loans of in's plan into the window and returns the highest
+// number among them.
 func (in *instance) lend() (highest int, err error) {
 	p := in.plan
 	var lent [mostLoans]int
 	for i, l := range p.loans {
-		fd, err := dupFrom(l.fd(), 0)
+		fd, err := l.lend()
 		if err != nil {
 			return 0, &Failure{Words: "hand over " + l.words, Errno: errnoOf(err)}
 		}
 		in.hold(fd)
-		in.steps[l.step].args[l.arg] = uintptr(fd)
+		for _, u := range l.uses {
+			in.steps[u.step].args[u.arg] = uintptr(fd)
+		}
 		insert(lent[:i], fd, lent[:i+1])
 		highest = max(highest, fd)
 	}

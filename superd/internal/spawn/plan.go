@@ -211,7 +211,6 @@ func (p *Plan) newInstance() *instance {
 		parentTID:  uint64(uintptr(unsafe.Pointer(&in.tid))),
 		exitSignal: uint64(unix.SIGCHLD),
 	}
-	p.enterCgroup(&in.clone)
 	envp := uintptr(unsafe.Pointer(unsafe.SliceData(in.envp)))
 	if p.spec.Image != nil {
 		in.steps[p.exec].args[3] = envp

@@ -13,10 +13,13 @@ import (
 // walls is what a plan has prepared at load, so that a child only has to enter
 // it. What a service does not ask for is nil, and costs nothing.
 type walls struct {
-	owned    []int // descriptors above the window, closed with the plan
-	mounts   *loan // a mount namespace
-	network  *loan // an empty network namespace
-	landlock *loan // a set of Landlock rules
+	owned    []int    // descriptors above the window, closed with the plan
+	mounts   *loan    // a mount namespace
+	readOnly bool     // ... in which only Sandbox.Write is writable
+	tmps     []string // ... and where each program gets files of its own
+	network  *loan    // an empty network namespace
+	landlock *loan    // a set of Landlock rules
+	rules    *rules   // what that set is made of
 	filter   []unix.SockFilter
 	cgroup   *cgroup
 	notes    []string // what was left out because best_effort allows it
@@ -60,6 +63,9 @@ func (p *Plan) own(words string, fd int) *loan {
 func (p *Plan) Close() {
 	closeAll(p.walls.owned)
 	p.walls.owned = nil
+	if p.walls.rules != nil {
+		p.walls.rules.close()
+	}
 	if p.walls.cgroup != nil {
 		p.walls.cgroup.close()
 	}
