@@ -54,6 +54,9 @@ func groupLives(c spawn.Child) bool { return signalGroup(c, 0) == nil }
 // endLeftovers ends the processes that outlived r's program: they are counted
 // for the record, then TERM, then KILL.
 func (t *Table) endLeftovers(r *record) {
+	if r.killAt == 0 {
+		r.killAt = later(t.now, r.service.Stop)
+	}
 	r.state = leftovers
 	t.uncounted = append(t.uncounted, r)
 	t.count()
@@ -90,7 +93,6 @@ func (t *Table) counted(r *record, n int) {
 	}
 	signalGroup(r.child, unix.SIGTERM)
 	signalGroup(r.child, unix.SIGCONT)
-	r.killAt = t.now + int64(r.service.Stop)
 	t.arm(r, t.now+int64(recheck))
 }
 
@@ -103,7 +105,7 @@ const (
 // is up.
 func (t *Table) pressLeftovers(r *record) {
 	switch {
-	case !groupLives(r.child), t.now >= r.killAt+int64(giveUp):
+	case !groupLives(r.child), t.now >= later(r.killAt, giveUp):
 		t.report(r)
 		return
 	case t.now >= r.killAt:
