@@ -72,7 +72,7 @@ lint:
 	3) exit 1 ;; \
 	*) echo 'SKIPPED: govulncheck cannot have its data here' >&2 ;; \
 	esac
-	shellcheck .ci/run
+	shellcheck .ci/run .ci/arm64
 	@echo mandoc -T lint -W style $(PAGES)
 	@dir=$$(mktemp -d); trap 'rm -rf $$dir' EXIT; cp man/* $$dir; cd $$dir; \
 	sed -n 's/^\..*Xr \([^ ]*\) \([1-9]\).*/\1.\2/p' $(PAGES) | grep -v '^superd' | xargs touch; \

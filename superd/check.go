@@ -37,7 +37,11 @@ func check(path string, verbose bool) error {
 	if len(problems) > 0 {
 		return problems
 	}
-	fmt.Printf("%s: %d services, no mistakes\n", c.Path, len(c.Services))
+	services := "services"
+	if len(c.Services) == 1 {
+		services = "service"
+	}
+	fmt.Printf("%s: %d %s, no mistakes\n", c.Path, len(c.Services), services)
 	return nil
 }
 

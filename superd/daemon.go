@@ -26,8 +26,8 @@ type daemon struct {
 	set      *listen.Set
 	house    *admit.House
 	services []*service
-	serving  bool // Watch and Serve have been started
-	signals  chan os.Signal
+	serving  bool           // Watch and Serve have been started
+	stops    chan os.Signal // TERM and INT, in order
 }
 
 // run is the verb: it returns when superd has stopped in order, or the reason
@@ -40,6 +40,7 @@ func run(path string) error {
 	if err != nil {
 		return err
 	}
+	reserveThreads()
 	log := event.Open(os.Stderr, event.Options{Level: c.Log.Level, Format: c.Log.Format})
 	defer log.Close(time.Second)
 	d := newDaemon(c, log)
@@ -47,6 +48,7 @@ func run(path string) error {
 	if err := d.open(); err != nil {
 		return err
 	}
+	d.stops = hearSignals(log) // before anybody is told that superd is ready
 	d.announce()
 	return d.serve()
 }
@@ -192,15 +194,10 @@ func (d *daemon) announce() {
 
 // serve accepts connections until a signal stops superd.
 func (d *daemon) serve() error {
-	d.signals = make(chan os.Signal, 8)
-	signal.Notify(d.signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
-	defer signal.Stop(d.signals)
-	// A reader of our output that goes away is no reason to die (SIGPIPE).
-	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	d.serving = true
 	go d.table.Watch()              // ends with close
 	go d.set.Serve(d.engine.Settle) // ends with set.Close
-	switch d.awaitStop() {
+	switch <-d.stops {
 	case unix.SIGTERM:
 		d.drain()
 	default:
@@ -211,37 +208,46 @@ func (d *daemon) serve() error {
 	return nil
 }
 
-// awaitStop returns the signal that stops superd.
-func (d *daemon) awaitStop() os.Signal {
-	for s := range d.signals {
-		if s == unix.SIGTERM || s == unix.SIGINT {
-			return s
+// hearSignals returns the signals that stop superd, and answers the others.
+func hearSignals(log *event.Log) (stops chan os.Signal) {
+	stops = make(chan os.Signal, 8)
+	signal.Notify(stops, unix.SIGTERM, unix.SIGINT)
+	// A reader of our output that goes away is no reason to die (SIGPIPE).
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+	others := make(chan os.Signal, 8)
+	signal.Notify(others, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
+	go func() { // ends with superd
+		for s := range others {
+			log.Warn(unix.SignalName(s.(unix.Signal)) + " is not supported yet; nothing was changed")
 		}
-		d.log.Warn(unix.SignalName(s.(unix.Signal)) + " is not supported yet; nothing was changed")
-	}
-	return unix.SIGTERM
+	}()
+	return stops
 }
 
 // drain accepts no more, lets live connections finish for as long as the file
-// allows, and ends the rest. Another signal shortens the wait.
+// allows, and ends the rest. Another TERM shortens the wait, and INT ends it.
 func (d *daemon) drain() {
 	d.set.Close()
 	d.log.Info("draining", event.F("live", d.house.Live()), event.F("seconds", d.config.Drain.Seconds()))
 	empty := d.table.Empty()
 	timer := time.NewTimer(d.config.Drain)
 	defer timer.Stop()
+	var again os.Signal
 	select {
 	case <-empty:
 		return
 	case <-timer.C:
-	case <-d.signals:
+	case again = <-d.stops:
 	}
-	d.table.Stop(reasonDrain, math.MaxInt64)
-	select {
-	case <-empty:
-	case <-d.signals:
-		d.stopNow()
+	if again != unix.SIGINT {
+		d.table.Stop(reasonDrain, conn.NoLimit)
+		select {
+		case <-empty:
+			return
+		case <-d.stops:
+		}
 	}
+	d.stopNow()
 }
 
 // The reasons that a record can carry for a program that was ended with superd.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/urfave/cli/v3"
 )
@@ -44,7 +45,7 @@ func execute(args []string) int {
 type usageError struct{ error }
 
 func command() *cli.Command {
-	return &cli.Command{
+	root := &cli.Command{
 		Name:                  "superd",
 		Usage:                 "run programs for network connections",
 		UsageText:             "superd VERB [-c FILE]",
@@ -54,7 +55,7 @@ func command() *cli.Command {
 		Suggest:               true,
 		HideHelpCommand:       true,
 		ExitErrHandler:        func(context.Context, *cli.Command, error) {}, // execute does
-		OnUsageError:          onUsageError,
+		OnUsageError:          noVerbFirst,
 		Action:                unknownVerb,
 		Commands: []*cli.Command{
 			onFile("run", "stay in the foreground and serve; the log goes to stderr", func(c *cli.Command) error {
@@ -80,11 +81,32 @@ func command() *cli.Command {
 				Usage:        "print the version",
 				OnUsageError: onUsageError,
 				Action: func(_ context.Context, c *cli.Command) error {
+					if err := noArguments(c); err != nil {
+						return err
+					}
 					cli.ShowVersion(c.Root())
-					return noArguments(c)
+					return nil
 				},
 			},
 		},
+	}
+	for _, verb := range root.Commands {
+		addVersion(verb)
+	}
+	return root
+}
+
+// addVersion makes a verb understand --version as superd itself does.
+func addVersion(verb *cli.Command) {
+	const name = "version"
+	verb.Flags = append(verb.Flags, &cli.BoolFlag{Name: name, Aliases: []string{"v"}, Usage: "print the version", HideDefault: true})
+	do := verb.Action
+	verb.Action = func(ctx context.Context, c *cli.Command) error {
+		if c.Bool(name) {
+			cli.ShowVersion(c.Root())
+			return nil
+		}
+		return do(ctx, c)
 	}
 }
 
@@ -123,13 +145,23 @@ func onUsageError(_ context.Context, _ *cli.Command, err error, _ bool) error {
 	return usageError{err}
 }
 
+// noVerbFirst is wrong use of a flag where no verb came before it.
+func noVerbFirst(ctx context.Context, c *cli.Command, err error, _ bool) error {
+	if c.NArg() > 0 {
+		return unknownVerb(ctx, c)
+	}
+	return usageError{fmt.Errorf("%w; the verb comes first: superd VERB [-c FILE]", err)}
+}
+
 // unknownVerb runs where the first word is no verb.
 func unknownVerb(_ context.Context, c *cli.Command) error {
 	if c.NArg() == 0 {
 		return usageError{errors.New("no verb; try superd --help")}
 	}
 	word := c.Args().First()
-	if near := cli.SuggestCommand(c.Commands, word); near != "" {
+	// The library finds the nearest verb however far it is, and "help" among them.
+	near := cli.SuggestCommand(c.VisibleCommands(), word)
+	if near != "" && near != word && strings.HasPrefix(word, near[:1]) {
 		return usageError{fmt.Errorf("no verb %q; did you mean %q?", word, near)}
 	}
 	return usageError{fmt.Errorf("no verb %q; try superd --help", word)}

@@ -25,6 +25,7 @@ type Exit struct {
 	MaxRSSKB               int64
 	BytesIn, BytesOut      int64 // -1: not known, left out
 
+	Call      string // the system call that the sandbox killed it for; "" is left out
 	Reason    string // why superd ended it: timeout.session, timeout.idle, drain, stop; "": it ended by itself
 	Leftovers int    // how many processes of its group outlived it; 0 is left out
 }
@@ -90,6 +91,9 @@ func (s *Service) Exited(c *Conn, x *Exit) {
 	}
 	if x.BytesOut >= 0 {
 		e = e.Int64(fieldBytesOut, x.BytesOut)
+	}
+	if x.Call != "" {
+		e = e.Str(fieldCall, x.Call)
 	}
 	if x.Reason != "" {
 		e = e.Str(fieldReason, x.Reason)

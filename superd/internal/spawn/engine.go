@@ -67,7 +67,7 @@ func (e *Engine) Start(p *Plan, s Streams, f *Facts) (Child, error) {
 	}
 	if err != nil {
 		e.abandon(in)
-		return Child{}, err
+		return Child{PIDFD: -1}, err
 	}
 	c := Child{PID: in.pid, in: in, use: in.use, group: p.walls.cgroup, leaf: in.leaf}
 	pidfd := int(in.pidfd)

@@ -90,6 +90,9 @@ func (e *Engine) Compile(s Spec) (*Plan, error) {
 	return p, nil
 }
 
+// Identity is the user that programs of p run as; nil for superd's own.
+func (p *Plan) Identity() *Identity { return p.spec.Identity }
+
 // addDescriptors gives the child a descriptor table of its own, first, since
 // nothing else may be slower for every descriptor that superd has open, and
 // leaves in it 0, 1, 2 and what execve still needs.

@@ -1,0 +1,168 @@
+package conn
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"superd/superd/internal/event"
+	"superd/superd/internal/spawn"
+)
+
+// A fixture is a table that nobody watches, with one service.
+type fixture struct {
+	*Table
+	service  Service
+	released int
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	table, err := New(spawn.NewEngine())
+	if err != nil {
+		t.Fatal(err)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := event.Open(null, event.Options{})
+	t.Cleanup(func() {
+		log.Close(time.Second)
+		null.Close()
+		table.poll.close()
+	})
+	plan, err := table.engine.Compile(spawn.Spec{Path: "/bin/true", Argv: []string{"true"}, Stderr: spawn.StderrLog, Dir: "/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fixture{Table: table}
+	f.service = Service{
+		Events:    log.Service("test"),
+		Plan:      plan,
+		Keep:      true,
+		LogStderr: true,
+		Linger:    time.Hour,
+		Stop:      time.Hour,
+		Release:   func(netip.Addr) { f.released++ },
+	}
+	return f
+}
+
+// connection is the two ends of a TCP connection, the server's as a bare
+// descriptor.
+func connection(t *testing.T) (client net.Conn, server int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { server, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 3) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client, server
+}
+
+// An event that was on its way when its descriptor was closed must not touch
+// what has that number by now.
+func TestLateEventTouchesNothing(t *testing.T) {
+	f := newFixture(t)
+	_, server := connection(t)
+	r := f.take()
+	r.begin(&f.service, &Peer{}, &f.ids)
+	if _, err := f.equip(r, server); err != nil {
+		t.Fatal(err)
+	}
+	number := r.stderr
+	late := key{r.slot, r.use, stderrReadable}
+	f.report(r)
+	if r.state != draining || f.released != 1 {
+		t.Fatalf("the connection is in state %d, its place was given back %d times", r.state, f.released)
+	}
+	var other [2]int
+	if err := unix.Pipe2(other[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Dup3(other[0], number, unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range []int{other[0], other[1], number} {
+		defer unix.Close(fd)
+	}
+	unix.Write(other[1], []byte("another's"))
+	f.handle(late)
+	if n, err := unix.Read(number, make([]byte, 100)); n != len("another's") || err != nil {
+		t.Errorf("of what is another's %d bytes are left, %v", n, err)
+	}
+}
+
+// An event of a connection that is over finds nothing, though the record may
+// be another's by now.
+func TestEventOfAnEarlierUse(t *testing.T) {
+	f := newFixture(t)
+	r := f.take()
+	early := key{r.slot, r.use, processEnded}
+	if f.find(early) != r {
+		t.Error("an event of now finds nothing")
+	}
+	f.give(r)
+	if again := f.take(); again != r {
+		t.Fatal("the record is not used again")
+	}
+	if f.find(early) != nil {
+		t.Error("an event of before finds what is now")
+	}
+}
+
+// Whoever stops all programs leaves those more time that have less of their
+// own.
+func TestStopWithinALimit(t *testing.T) {
+	for name, c := range map[string]struct {
+		state  state
+		killAt int64
+		limit  time.Duration
+		want   int64
+	}{
+		"asked before, no limit":    {stopping, 500, NoLimit, 500},
+		"asked before, later limit": {stopping, 500, 900, 500},
+		"asked before, limit":       {stopping, 500, 50, 150},
+		"leftovers, no limit":       {leftovers, 500, NoLimit, 500},
+		"leftovers, limit":          {leftovers, 500, 50, 150},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.now = 100
+			r := f.take()
+			r.begin(&f.service, &Peer{}, &f.ids)
+			r.state, r.killAt, r.watched = c.state, c.killAt, true
+			f.Stop("test", c.limit)
+			f.obey()
+			if r.killAt != c.want {
+				t.Errorf("KILL comes at %d, want %d", r.killAt, c.want)
+			}
+			if c.state == stopping && (r.heap < 0 || r.due != c.want) {
+				t.Errorf("it is looked at again at %d, want %d", r.due, c.want)
+			}
+			f.give(r)
+		})
+	}
+}
