@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v3"
@@ -96,10 +97,15 @@ func command() *cli.Command {
 	return root
 }
 
-// addVersion makes a verb understand --version as superd itself does.
+// addVersion makes a verb understand --version as superd itself does, and -v
+// where that means nothing else.
 func addVersion(verb *cli.Command) {
-	const name = "version"
-	verb.Flags = append(verb.Flags, &cli.BoolFlag{Name: name, Aliases: []string{"v"}, Usage: "print the version", HideDefault: true})
+	const name, short = "version", "v"
+	f := &cli.BoolFlag{Name: name, Usage: "print the version", HideDefault: true}
+	if !slices.ContainsFunc(verb.Flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), short) }) {
+		f.Aliases = []string{short}
+	}
+	verb.Flags = append(verb.Flags, f)
 	do := verb.Action
 	verb.Action = func(ctx context.Context, c *cli.Command) error {
 		if c.Bool(name) {
