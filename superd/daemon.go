@@ -5,6 +5,8 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +25,7 @@ type daemon struct {
 	log      *event.Log
 	engine   *spawn.Engine
 	table    *conn.Table
-	set      *listen.Set
+	sets     [2]*listen.Set // the second one's thread has entered the common walls
 	house    *admit.House
 	services []*service
 	serving  bool           // Watch and Serve have been started
@@ -49,7 +51,6 @@ func run(path string) error {
 		return err
 	}
 	d.stops = hearSignals(log) // before anybody is told that superd is ready
-	d.announce()
 	return d.serve()
 }
 
@@ -71,8 +72,10 @@ func (d *daemon) open() (err error) {
 	if d.table, err = conn.New(d.engine); err != nil {
 		return fmt.Errorf("cannot watch programs: %w", err)
 	}
-	if d.set, err = listen.NewSet(d.engine.Above, d.outOfResources); err != nil {
-		return fmt.Errorf("cannot wait for connections: %w", err)
+	for i := range d.sets {
+		if d.sets[i], err = listen.NewSet(d.engine.Above, d.outOfResources); err != nil {
+			return fmt.Errorf("cannot wait for connections: %w", err)
+		}
 	}
 	problems := append(d.compile(), d.openSockets()...)
 	if len(problems) > 0 {
@@ -100,7 +103,7 @@ func (d *daemon) openSockets() (problems config.Problems) {
 		if !s.config.Enabled {
 			continue
 		}
-		opened, wrong := d.set.Open(s.config.Listen, s)
+		opened, wrong := d.setOf(s).Open(s.config.Listen, s)
 		problems = append(problems, wrong...)
 		for _, k := range opened {
 			s.local = append(s.local, k.Local())
@@ -108,6 +111,17 @@ func (d *daemon) openSockets() (problems config.Problems) {
 	}
 	return problems
 }
+
+// setOf is where the sockets of s belong: with the thread that starts its
+// programs.
+func (d *daemon) setOf(s *service) *listen.Set {
+	if s.inherits {
+		return d.sets[confined]
+	}
+	return d.sets[plain]
+}
+
+const plain, confined = 0, 1
 
 // newService compiles one service.
 func (d *daemon) newService(c *config.Service, who *identities) (*service, config.Problems) {
@@ -122,15 +136,17 @@ func (d *daemon) newService(c *config.Service, who *identities) (*service, confi
 	if err != nil {
 		return nil, config.Problems{c.Problem("builtin", err.Error(), "")}
 	}
-	plan, err := d.engine.Compile(specOf(c, image, id, user))
+	spec := specOf(c, image, id, user)
+	spec.Inherit = spawn.Inheritable(&spec)
+	plan, err := d.engine.Compile(spec)
 	if err != nil {
 		return nil, config.Problems{c.Problem("sandbox", err.Error(), "")}
 	}
 	for _, note := range plan.Notes() {
 		d.config.Warnings = append(d.config.Warnings, c.Problem("sandbox", note, ""))
 	}
-	s := &service{config: c, image: image, table: d.table, counts: plan.CountsSource()}
-	s.gate = d.house.Gate(c.Max, func() { d.set.Resume(s) })
+	s := &service{config: c, image: image, table: d.table, counts: plan.CountsSource(), inherits: spec.Inherit}
+	s.gate = d.house.Gate(c.Max, func() { d.setOf(s).Resume(s) })
 	s.conn = conn.Service{
 		Events:    d.log.Service(c.Name),
 		Plan:      plan,
@@ -194,18 +210,51 @@ func (d *daemon) announce() {
 
 // serve accepts connections until a signal stops superd.
 func (d *daemon) serve() error {
+	begin, err := d.confine()
+	if err != nil {
+		return err
+	}
+	d.announce()
 	d.serving = true
-	go d.table.Watch()              // ends with close
-	go d.set.Serve(d.engine.Settle) // ends with set.Close
+	go d.table.Watch()                      // ends with close
+	go d.sets[plain].Serve(d.engine.Settle) // ends with stopAccepting
+	close(begin)
 	switch <-d.stops {
 	case unix.SIGTERM:
 		d.drain()
 	default:
-		d.set.Close()
+		d.stopAccepting()
 		d.stopNow()
 	}
 	d.log.Info("stopped")
 	return nil
+}
+
+// confine starts the thread that accepts for the services whose programs
+// inherit their walls. It has entered them when confine returns, and accepts
+// once begin is closed; it ends with stopAccepting.
+func (d *daemon) confine() (begin chan struct{}, err error) {
+	begin = make(chan struct{})
+	entered := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with its goroutine
+		if slices.ContainsFunc(d.services, func(s *service) bool { return s.inherits }) {
+			err = d.engine.Confine()
+		}
+		entered <- err
+		if err == nil {
+			<-begin
+			d.sets[confined].Serve(d.engine.Settle)
+		}
+	}()
+	return begin, <-entered
+}
+
+// stopAccepting takes what the kernel has queued and closes all sockets.
+func (d *daemon) stopAccepting() {
+	for _, set := range d.sets {
+		set.Close()
+	}
 }
 
 // hearSignals returns the signals that stop superd, and answers the others.
@@ -227,7 +276,7 @@ func hearSignals(log *event.Log) (stops chan os.Signal) {
 // drain accepts no more, lets live connections finish for as long as the file
 // allows, and ends the rest. Another TERM shortens the wait, and INT ends it.
 func (d *daemon) drain() {
-	d.set.Close()
+	d.stopAccepting()
 	d.log.Info("draining", event.F("live", d.house.Live()), event.F("seconds", d.config.Drain.Seconds()))
 	empty := d.table.Empty()
 	timer := time.NewTimer(d.config.Drain)
@@ -268,8 +317,10 @@ func (d *daemon) stopNow() {
 
 // close frees what is left once no connection is.
 func (d *daemon) close() {
-	if d.set != nil && !d.serving {
-		d.set.Abandon()
+	for _, set := range d.sets {
+		if set != nil && !d.serving {
+			set.Abandon()
+		}
 	}
 	if d.table != nil && d.serving {
 		d.table.Close()

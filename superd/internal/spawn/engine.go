@@ -138,6 +138,10 @@ func (in *instance) prepare(s Streams, f *Facts) error {
 	return nil
 }
 
+// aboard is what an instance's tid holds while its child is in our memory: the
+// kernel zeroes it, and nobody asks for more.
+const aboard = 1
+
 // patience is how clone3 is tried again while the system has no process to
 // give (EAGAIN): the delays add up to a quarter of a second, in which the
 // kernel queues what else comes.
@@ -145,10 +149,12 @@ var patience = []time.Duration{1, 2, 4, 8, 16, 32, 64, 128}
 
 func launchPatiently(in *instance) error {
 	for try := 0; ; try++ {
+		atomic.StoreUint32(&in.tid, aboard)
 		in.pid = launch(in)
 		if in.pid > 0 {
 			return nil
 		}
+		atomic.StoreUint32(&in.tid, 0)
 		errno := unix.Errno(-in.pid)
 		if errno != unix.EAGAIN || try == len(patience) {
 			return &Failure{Words: "start a process", Errno: errno, Hint: startHints[errno]}

@@ -46,7 +46,9 @@ func (p *Plan) buildFilter() error {
 		return err
 	}
 	p.engine.watchViolations()
-	p.walls.filter = filter()
+	if !p.spec.Inherit {
+		p.walls.filter = filter()
+	}
 	return nil
 }
 

@@ -23,11 +23,12 @@ type cloneArgs struct {
 type instance struct {
 	// What the assembly knows. The child writes done, failed and errno; the
 	// kernel writes tid and pidfd.
+	start    step // the call that makes the child: clone3 or clone
 	clone    cloneArgs
 	blocked  uint64  // every signal, for rt_sigprocmask(2) around clone3
 	mask     uint64  // the calling thread's own mask meanwhile
 	first    uintptr // &steps[0]
-	tid      uint32  // the child's number until it has left our memory, then 0
+	tid      uint32  // not 0 until the child has left our memory
 	done     uint32  // steps behind it
 	failed   uint32  // number of the step that failed, counted from 1
 	errno    uint32  // why
@@ -49,7 +50,7 @@ type instance struct {
 }
 
 // launch starts the child of in with all signals blocked and returns its
-// number, or the negated error number of clone3. The child never returns: it
+// number, or the negated error number of that call. The child never returns: it
 // walks in.first until execve replaces it or a step fails, and exits 127 then.
 //
 //go:noescape

@@ -17,7 +17,7 @@ import (
 // built-in opens no file and gets none.
 func (p *Plan) buildMounts() error {
 	s := &p.spec.Sandbox
-	if s.Preset == "" || !s.Confined && !s.PrivateTmp || p.spec.Image != nil {
+	if !s.Confined && !s.PrivateTmp || p.spec.Image != nil {
 		return nil
 	}
 	fd, err := p.engine.newNamespace(unix.CLONE_NEWNS, func() error { return p.arrange(true) })

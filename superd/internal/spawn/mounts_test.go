@@ -59,6 +59,7 @@ func TestTmpIsPrivate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	planted.Close()
 	defer os.Remove(planted.Name())
 	for name, s := range map[string]config.Sandbox{
 		"private":  privateTmp(),
@@ -130,6 +131,55 @@ func TestConfinedTmpExecutesNothing(t *testing.T) {
 	got := mustAnswer(t, walled("cp /bin/true /tmp && test -x /tmp/true && { /tmp/true || echo no; }", s))
 	if !strings.HasSuffix(got, "no\n") {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestRulesForOneTmpAreOneProgramsOwn: what a child adds to its set is in no
+// other's.
+func TestRulesForOneTmpAreOneProgramsOwn(t *testing.T) {
+	needRoot(t)
+	needLandlock(t, 3)
+	dir, err := os.MkdirTemp("/run", "superd-test") // not below /tmp
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	plant(t, dir, map[string]string{"file": "x\n"})
+	s := confined()
+	s.PrivateTmp = true
+	e := NewEngine()
+	p := compile(t, e, walled("read x < "+dir+"/file && echo $x; true", s))
+	set, err := p.walls.rules.lend()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(set)
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := addRule(set, rule{fd: int(f.Fd()), access: reading}); err != nil {
+		t.Fatal(err)
+	}
+	if out, _, err := answer(t, e, p); strings.HasSuffix(out, "x\n") || err != nil {
+		t.Errorf("got %q, %v", out, err)
+	}
+}
+
+// TestUnbuiltNamespaceLeavesNothing: its descriptor goes with the error.
+func TestUnbuiltNamespaceLeavesNothing(t *testing.T) {
+	needRoot(t)
+	e := NewEngine()
+	spec := walled("true", privateTmp())
+	spec.Chroot = t.TempDir() + "/none"
+	before := openDescriptors(t)
+	want := "cannot build the mount namespace: cannot open " + spec.Chroot + ": no such file or directory"
+	if _, err := e.Compile(spec); err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	if after := openDescriptors(t); len(after) != len(before) {
+		t.Errorf("descriptors before %v, after %v", before, after)
 	}
 }
 

@@ -57,6 +57,18 @@ func TestClosedNetworkReachesNothing(t *testing.T) {
 	}
 }
 
+// TestConfinedProgramHasTwoWallsToTheNetwork, of which one is enough.
+func TestConfinedProgramHasTwoWallsToTheNetwork(t *testing.T) {
+	needRoot(t)
+	needLandlock(t, 4)
+	s := confined()
+	s.Network = false
+	p := compile(t, NewEngine(), walled("true", s))
+	if p.walls.network == nil || p.walls.rules.attr.Handled_access_net == 0 {
+		t.Errorf("%+v", p.walls)
+	}
+}
+
 // TestZeroSandboxIsNone: what no file has filled in builds no wall.
 func TestZeroSandboxIsNone(t *testing.T) {
 	p := compile(t, NewEngine(), script("true"))

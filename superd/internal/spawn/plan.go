@@ -39,6 +39,10 @@ type Spec struct {
 	Rlimits []config.Rlimit
 	Sandbox config.Sandbox
 	Cgroup  config.Cgroup
+
+	// Inherit says that children are started by a thread that Engine.Confine
+	// has prepared; only for what Inheritable allows.
+	Inherit bool
 }
 
 // A Plan is a Spec compiled to the list of system calls that a child makes.
@@ -123,12 +127,18 @@ func (p *Plan) addClosing() {
 	}
 }
 
-// addSignals sets to their default those signals that superd was started with
-// ignored (nohup): CLONE_CLEAR_SIGHAND leaves them so.
+// addSignals sets to their default those signals that clone3's
+// CLONE_CLEAR_SIGHAND leaves: the ones that superd was started with ignored
+// (nohup). A child of clone needs it for every signal, since handlers of
+// superd's must not run in it once the mask is emptied.
 func (p *Plan) addSignals() {
 	deflt := make([]uint64, 4) // struct sigaction of the kernel, all zero: SIG_DFL
 	p.keep = append(p.keep, deflt)
-	for _, sig := range ignoredSignals() {
+	signals := ignoredSignals()
+	if p.spec.Inherit {
+		signals = changeableSignals()
+	}
+	for _, sig := range signals {
 		p.add("reset signal "+strconv.Itoa(sig), unix.SYS_RT_SIGACTION, uintptr(sig),
 			uintptr(unsafe.Pointer(&deflt[0])), 0, 8)
 	}
@@ -206,14 +216,7 @@ func (p *Plan) newInstance() *instance {
 	in.envp = append(make([]uintptr, 0, cap(p.static)), p.static...)
 	in.text = make([]byte, 0, len(p.variables)*longestVariable)
 	in.first = uintptr(unsafe.Pointer(&in.steps[0]))
-	in.clone = cloneArgs{
-		flags: unix.CLONE_VM | unix.CLONE_FILES | unix.CLONE_CLEAR_SIGHAND |
-			unix.CLONE_PARENT_SETTID | unix.CLONE_CHILD_CLEARTID | unix.CLONE_PIDFD,
-		pidfd:      uint64(uintptr(unsafe.Pointer(&in.pidfd))),
-		childTID:   uint64(uintptr(unsafe.Pointer(&in.tid))),
-		parentTID:  uint64(uintptr(unsafe.Pointer(&in.tid))),
-		exitSignal: uint64(unix.SIGCHLD),
-	}
+	in.setStart()
 	envp := uintptr(unsafe.Pointer(unsafe.SliceData(in.envp)))
 	if p.spec.Image != nil {
 		in.steps[p.exec].args[3] = envp
@@ -231,6 +234,16 @@ func address(b []byte) uintptr { return uintptr(unsafe.Pointer(&b[0])) }
 
 // sigSetMask is SIG_SETMASK, the same on every architecture that superd runs on.
 const sigSetMask = 2
+
+// changeableSignals lists those that have an action to change (signal(7)).
+func changeableSignals() (list []int) {
+	for sig := 1; sig <= 64; sig++ {
+		if s := unix.Signal(sig); s != unix.SIGKILL && s != unix.SIGSTOP {
+			list = append(list, sig)
+		}
+	}
+	return list
+}
 
 // ignoredSignals lists the signals that superd itself ignores now.
 func ignoredSignals() (list []int) {

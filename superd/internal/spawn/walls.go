@@ -117,7 +117,7 @@ func (p *Plan) addRoot() {
 // following), Landlock, and last the filter, which the remaining steps pass.
 func (p *Plan) addConfinement() {
 	p.addCapabilities()
-	if p.spec.Sandbox.NoNewPrivs {
+	if p.spec.Sandbox.NoNewPrivs && !p.spec.Inherit {
 		p.add("set no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	}
 	if l := p.walls.landlock; l != nil {
