@@ -186,6 +186,28 @@ func crowdOf(t testing.TB, n, width int, address string, do func(v visit) error)
 	})
 }
 
+// logged waits until the log has n records: a log that its reader does not
+// keep up with has gaps.
+func (d *process) logged(n int) error {
+	deadline := time.After(patience)
+	for {
+		d.mu.Lock()
+		have, grown := len(d.records), d.grown
+		d.mu.Unlock()
+		if have >= n {
+			return nil
+		}
+		select {
+		case <-grown:
+		case <-deadline:
+			return fmt.Errorf("the log has %d records, not %d", have, n)
+		}
+	}
+}
+
+// behind is how many records of a log may be on their way.
+const behind = 1000
+
 // allExited waits for the records of n connections of a service, and checks
 // that there are no more, each is of its own connection, and none was refused.
 func (d *process) allExited(service string, n int) []record {
@@ -205,6 +227,18 @@ func (d *process) allExited(service string, n int) []record {
 	}
 	d.noRefusals()
 	return list
+}
+
+// ends tells superd to stop, and wants it to know of no connection any more.
+func (d *process) ends() {
+	d.t.Helper()
+	d.signal(syscall.SIGTERM)
+	if r := d.await(func(r record) bool { return r.is("draining") }); r.number("live") != 0 {
+		d.t.Errorf("superd thinks that connections are left: %v", r)
+	}
+	if code := d.ended(); code != 0 {
+		d.t.Errorf("superd ended with status %d", code)
+	}
 }
 
 func (d *process) noRefusals() {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,7 +41,7 @@ services:
   flood: {listen: "127.0.0.1:0", builtin: chargen, timeout: {session: 500ms}, linger: 100ms}
   mute:  {listen: "127.0.0.1:0", builtin: echo, timeout: {idle: 500ms}, linger: 100ms}
 `)
-	n := fewer(500, 50)
+	n := holdable(t, 3*fewer(500, 50)) / 3
 	var senders sync.WaitGroup
 	hold(t, n, d.address("deaf"), func(c *net.TCPConn) error {
 		c.SetReadBuffer(32 << 10)
@@ -57,6 +58,7 @@ services:
 		}
 	}
 	senders.Wait()
+	d.ends()
 }
 
 // A stage is how far a client gets before it resets its connection.
@@ -110,6 +112,8 @@ services:
 	if got := d.ask("echo", "still here"); got != "still here" {
 		t.Errorf("afterwards the echo of %q is %q", "still here", got)
 	}
+	d.allExited("echo", made["echo"]+1)
+	d.ends()
 }
 
 // late is what a program without interest in its input answers.
@@ -153,6 +157,39 @@ services:
 	})
 	d.allExited("ruder", n)
 	t.Logf("with linger: 0, %d of %d answers were spoilt", spoilt.Load(), n)
+}
+
+// However many others come and go meanwhile, a connection has its time to
+// linger.
+func TestLingerInACrowd(t *testing.T) {
+	t.Parallel()
+	d := start(t, fmt.Sprintf(`
+services:
+  rude:  {listen: "127.0.0.1:0", builtin: greeting, text: %q, linger: 20s}
+  quick: {listen: "127.0.0.1:0", builtin: greeting}
+`, late))
+	const many = 1500 // more than superd lets linger at once
+	hold(t, 1, d.address("rude"), func(c *net.TCPConn) error {
+		d.exited("rude", 1)
+		crowdOf(t, many, 50, d.address("quick"), says("hi client"))
+		d.exited("quick", many)
+		if _, err := c.Write(make([]byte, 1<<20)); err != nil {
+			return err
+		}
+		return errors.Join(hear(c), c.Close())
+	})
+}
+
+// Clients that do not close their connections take no descriptors from others.
+func TestLingerWithFewDescriptors(t *testing.T) {
+	t.Parallel()
+	cmd := prepare(t, `services: {quick: {listen: "127.0.0.1:0", builtin: greeting, linger: 500ms}}`)
+	limited := exec.Command("/bin/sh", append([]string{"-c", `ulimit -n 150; exec "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)...)
+	limited.Env = cmd.Env
+	d := startCommand(t, limited)
+	const n = 200
+	hold(t, n, d.address("quick"), func(c *net.TCPConn) error { return says("hi client")(visit{TCPConn: c}) })
+	d.allExited("quick", n)
 }
 
 // hear wants the whole late answer, and the end.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -34,12 +35,15 @@ func TestManyConnections(t *testing.T) {
 		t.Run(b.service, func(t *testing.T) {
 			t.Parallel()
 			d := start(t, fmt.Sprintf("services: {%s: {listen: '127.0.0.1:0', %s}}", b.service, b.program))
-			crowdOf(t, n, 50, d.address(b.service), b.client)
+			crowdOf(t, n, 50, d.address(b.service), func(v visit) error {
+				return errors.Join(d.logged(v.number-behind), b.client(v))
+			})
 			list := d.allExited(b.service, n)
 			checkStatus(t, list)
 			if in, out := total(list, "bytes_in"), total(list, "bytes_out"); b.in >= 0 && (in != b.in || out != b.out) {
 				t.Errorf("%d bytes went in and %d out, the log says %d and %d", b.in, b.out, in, out)
 			}
+			d.ends()
 		})
 	}
 }
@@ -173,8 +177,8 @@ func holdable(t *testing.T, wanted int) int {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	const own = 200 // descriptors that superd and the test have besides
-	n = min(n, max(limit.Cur, own)-own, (max(limit.Cur, own)-own)/perConnection)
+	own := 200 + min(limit.Cur/8, 1024) // descriptors that superd and the test have besides
+	n = min(n, (max(limit.Cur, own)-own)/perConnection)
 	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err != nil {
 		t.Fatal(err)
 	}
@@ -234,12 +238,13 @@ func TestHeldConnections(t *testing.T) {
 	if programs := len(d.children()); programs != n {
 		t.Errorf("%d programs run for %d connections", programs, n)
 	}
-	crowd(t, n, 50, func(i int) error { return held[i].Close() })
+	crowd(t, n, 50, func(i int) error { return errors.Join(d.logged(i-behind), held[i].Close()) })
 	list := d.allExited("echo", n)
 	checkStatus(t, list)
 	if sum := total(list, "bytes_in"); sum != total(list, "bytes_out") || sum != n*messageSize {
 		t.Errorf("the log counts %d bytes in and %d out, not %d", sum, total(list, "bytes_out"), n*messageSize)
 	}
+	d.ends()
 }
 
 const messageSize = 100

@@ -25,6 +25,20 @@ type gitClient struct {
 	home string
 }
 
+// gitConfig is read by both ends, each as its own user: repositories may belong
+// to the other one, and the daemon lets clients push.
+const gitConfig = `
+[safe]
+	directory = *
+[user]
+	name = A
+	email = a@example.org
+[init]
+	defaultBranch = main
+[daemon]
+	receivepack = true
+`
+
 // newGitClient leaves out a git that comes without its daemon.
 func newGitClient(t *testing.T, home string) gitClient {
 	g := gitClient{t, installed(t, "git"), home}
@@ -32,8 +46,7 @@ func newGitClient(t *testing.T, home string) gitClient {
 	if _, err := os.Stat(daemon); err != nil {
 		skip(t, "this needs git-daemon")
 	}
-	// Repositories here belong to the service's user.
-	writeFile(t, home, ".gitconfig", "[safe]\n\tdirectory = *\n[user]\n\tname = A\n\temail = a@example.org\n[init]\n\tdefaultBranch = main\n", 0o644)
+	writeFile(t, home, ".gitconfig", gitConfig, 0o644)
 	return g
 }
 
@@ -71,7 +84,7 @@ services:
     listen: "127.0.0.1:0"
     run: %s
     env: {HOME: %q}
-`, yamlList(g.path, "daemon", "--inetd", "--export-all", "--enable=receive-pack", "--base-path="+bases, bases), dir))
+`, yamlList(g.path, "daemon", "--inetd", "--export-all", "--base-path="+bases, bases), dir))
 
 	url := "git://" + d.address("git") + "/work.git"
 	head := func(repository string) string { return g.run("-C", repository, "rev-parse", "HEAD") }

@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"slices"
 	"time"
 	"unsafe"
 
@@ -119,23 +120,48 @@ func (t *Table) drained(r *record) bool {
 // beyond it, the oldest have waited long enough.
 const mostLingering = 1024
 
-// crowd adds a draining connection to the queue.
+// lingeringFits is mostLingering, or less where the limit of open files is low.
+func lingeringFits() int {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return mostLingering
+	}
+	return int(min(limit.Cur/8, mostLingering))
+}
+
+// MostLingering is how many descriptors connections can have that have given
+// their place back.
+func (t *Table) MostLingering() int { return t.mostDrains }
+
+// crowd adds a draining connection to the queue. Those that have gone stay in
+// it until they are as many as may wait.
 func (t *Table) crowd(k key) {
+	t.drains++
 	t.lingering = append(t.lingering, k)
-	if len(t.lingering) <= mostLingering {
-		return
+	if len(t.lingering) > 2*t.mostDrains {
+		t.lingering = slices.DeleteFunc(t.lingering, func(k key) bool { return t.findDraining(k) == nil })
 	}
-	oldest := t.lingering[0]
-	t.lingering = t.lingering[1:]
-	if r := t.find(oldest); r != nil && r.state == draining {
-		t.finish(r)
+	for t.drains > t.mostDrains {
+		if r := t.findDraining(t.lingering[0]); r != nil {
+			t.finish(r)
+		}
+		t.lingering = t.lingering[1:]
 	}
+}
+
+// findDraining returns the record of k where its connection is still drained.
+func (t *Table) findDraining(k key) *record {
+	if r := t.find(k); r != nil && r.state == draining {
+		return r
+	}
+	return nil
 }
 
 // finish closes the last descriptor of r's connection.
 func (t *Table) finish(r *record) {
 	switch {
-	case r.kept >= 0 && r.state == draining:
+	case r.state == draining:
+		t.drains--
 		t.poll.closeFD(r.kept)
 	case r.kept >= 0:
 		unix.Close(r.kept)

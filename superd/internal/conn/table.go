@@ -49,6 +49,8 @@ type Table struct {
 	poll   *poller
 	ids    ids
 
+	mostDrains int // how many records may be draining; immutable
+
 	mu     sync.Mutex
 	slots  []*record // by the number that epoll reports; guarded by mu
 	free   []*record // guarded by mu
@@ -60,6 +62,7 @@ type Table struct {
 	now       int64 // nanoseconds since begin
 	latest    int64 // when Stop wants all to be over
 	lingering []key // oldest first; entries of records that went on are stale
+	drains    int   // records that are draining
 	uncounted []*record
 	counting  bool
 	buffer    []byte
@@ -78,13 +81,14 @@ func New(engine *spawn.Engine) (*Table, error) {
 	}
 	now := time.Now()
 	return &Table{
-		engine: engine,
-		poll:   p,
-		ids:    newIDs(now),
-		begin:  now,
-		latest: notDue,
-		buffer: make([]byte, 64<<10),
-		done:   make(chan struct{}),
+		engine:     engine,
+		poll:       p,
+		ids:        newIDs(now),
+		mostDrains: lingeringFits(),
+		begin:      now,
+		latest:     notDue,
+		buffer:     make([]byte, 64<<10),
+		done:       make(chan struct{}),
 	}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -241,29 +242,66 @@ func TestPortIsTheSameForBothHalves(t *testing.T) {
 }
 
 // Where the port that the kernel chose for IPv4 is taken for IPv6, another one
-// is tried.
+// is tried, and nothing of the first is left.
 func TestAnotherPortIsTried(t *testing.T) {
 	needIPv6(t)
 	s := newSet(t)
 	defer s.Abandon()
-	// Of all ports that the kernel may choose, half are taken for IPv6.
-	taken := map[uint16]bool{}
-	for range 64 {
-		l, err := net.Listen("tcp", "[::1]:0")
-		if err != nil {
-			t.Fatal(err)
+	var made []int
+	var first netip.AddrPort
+	s.above = func(fd int) (int, error) {
+		if made = append(made, fd); len(made) == 2 {
+			first = squat(t, made[0])
 		}
-		defer l.Close()
-		taken[uint16(l.Addr().(*net.TCPAddr).Port)] = true
+		return fd, nil
 	}
-	busy := func(fd, port int) bool { return taken[uint16(port)] }
-	tries := 0
-	list := at("0.0.0.0:0", "[::]:0")
-	for range 8 {
-		opened, problems := s.openTogether(list, newRoom(0))
-		tries++
-		if len(problems) > 0 || len(opened) != 2 || busy(0, int(opened[0].Local().Port())) {
-			t.Fatalf("try %d: %v, %v", tries, opened, problems)
+	opened := open(t, s, at("0.0.0.0:0", "[::]:0"), newRoom(0))
+	if len(made) != 4 || len(opened) != 2 {
+		t.Fatalf("of %d sockets %d are used", len(made), len(opened))
+	}
+	four, six := opened[0].Local(), opened[1].Local()
+	if four.Port() != six.Port() || four.Port() == first.Port() {
+		t.Errorf("the halves are %s and %s, %s was taken", four, six, first)
+	}
+	if l, err := net.Listen("tcp4", first.String()); err != nil {
+		t.Errorf("the first port is still taken: %v", err)
+	} else {
+		l.Close()
+	}
+}
+
+// squat takes for IPv6 the port that a socket has for IPv4.
+func squat(t *testing.T, four int) netip.AddrPort {
+	t.Helper()
+	address, err := boundTo(four)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet6{Port: int(address.Port())}); err != nil {
+		t.Fatal(err)
+	}
+	return address
+}
+
+// A bare port of a machine without IPv6 is its IPv4 half; whatever else is
+// wrong with the other half is told.
+func TestOptionalHalf(t *testing.T) {
+	for err, optional := range map[error]bool{
+		unix.EAFNOSUPPORT:  true,
+		unix.EADDRNOTAVAIL: true,
+		unix.EADDRINUSE:    false,
+		unix.EACCES:        false,
+	} {
+		if got := noFamily(os.NewSyscallError("bind", err)); got != optional {
+			t.Errorf("%v: left out: %v", err, got)
 		}
 	}
 }
@@ -289,6 +327,10 @@ func TestOpenTellsAllProblems(t *testing.T) {
 			t.Errorf("got %q (%q), want %q", problems[i].What, problems[i].Hint, want)
 		}
 	}
+	looked := s.holders
+	if s.Open(list[1:2], newRoom(0)); looked == nil || s.holders != looked {
+		t.Error("the machine is looked at for each port that is taken")
+	}
 	local := opened[0].Local()
 	s.Abandon()
 	if again, err := net.Listen("tcp", local.String()); err != nil {
@@ -309,7 +351,7 @@ func TestHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := fmt.Sprintf("%s, process %d", strings.TrimSpace(string(name)), os.Getpid())
-	if got := holder(port); got != want {
+	if got := findHolders().of(port); got != want {
 		t.Errorf("port %d is held by %q, not %q", port, got, want)
 	}
 	l.Close()
@@ -330,6 +372,34 @@ func TestHolder(t *testing.T) {
 	_, problems := s.Open(at(own.String()), newRoom(0))
 	if len(problems) != 1 || !strings.HasSuffix(problems[0].Hint, "is held by a socket that is bound but does not listen") {
 		t.Errorf("got %v", problems)
+	}
+}
+
+// Of several who have a port, another process is named before this one, and
+// one that can be seen before one that cannot.
+func TestHolderAmongSeveral(t *testing.T) {
+	self, other := strconv.Itoa(os.Getpid()), strconv.Itoa(os.Getppid())
+	for _, c := range []struct{ processes, want string }{
+		{self, self},
+		{self + " " + other, other},
+		{other + " " + self, other},
+		{"- " + self, self},
+		{"- " + other + " -", other},
+		{"-", ""},
+	} {
+		h := &holders{map[uint16][]string{}, map[string]string{}}
+		for i, pid := range strings.Fields(c.processes) {
+			socket := fmt.Sprintf("socket:[%d]", i)
+			h.sockets[7] = append(h.sockets[7], socket)
+			h.processes[socket] = strings.TrimPrefix(pid, "-")
+		}
+		want := ", process " + c.want
+		if c.want == "" {
+			want = "a process of another user"
+		}
+		if got := h.of(7); !strings.HasSuffix(got, want) {
+			t.Errorf("of %s it is %q, not %q", c.processes, got, want)
+		}
 	}
 }
 
@@ -489,9 +559,16 @@ func TestCloseEmptiesTheQueue(t *testing.T) {
 	for range 5 {
 		dial(t, second)
 	}
-	s.order(func() {}) // what Close orders comes after it, and all in one go
-	go s.Serve(func() int { return 0 })
-	s.Close()
+	closed := make(chan struct{})
+	go func() { // ends with Serve
+		s.Close()
+		close(closed)
+	}()
+	for !s.woken.Load() { // the order is given
+		time.Sleep(time.Millisecond)
+	}
+	s.Serve(func() int { return 0 })
+	receive(t, closed)
 	for range n {
 		wide.next(t)
 	}
