@@ -173,7 +173,7 @@ func (d *daemon) room() int {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return d.config.Limits.Max
 	}
-	own := uint64(d.engine.Window() + d.table.MostLingering() + 16)
+	own := uint64(d.engine.Window() + conn.MostLingering() + 16)
 	for _, c := range d.config.Services {
 		own += uint64(len(c.Listen) + 1)
 	}
@@ -181,8 +181,12 @@ func (d *daemon) room() int {
 	if limit.Cur > own+perConnection {
 		fits = int(min((limit.Cur-own)/perConnection, math.MaxInt32))
 	}
-	if wanted := d.config.Limits.Max; wanted > 0 && wanted <= fits {
+	wanted := d.config.Limits.Max
+	if wanted > 0 && wanted <= fits {
 		return wanted
+	}
+	if wanted == 0 {
+		return fits // nothing was promised
 	}
 	d.log.Warn("the limit of open files leaves less room than limits.max",
 		event.F("open_files", limit.Cur), event.F("connections", fits))
@@ -219,6 +223,7 @@ func (d *daemon) serve() error {
 	go d.table.Watch()                      // ends with close
 	go d.sets[plain].Serve(d.engine.Settle) // ends with stopAccepting
 	close(begin)
+	defer d.keepRulesFresh()()
 	switch <-d.stops {
 	case unix.SIGTERM:
 		d.drain()
@@ -248,6 +253,42 @@ func (d *daemon) confine() (begin chan struct{}, err error) {
 		}
 	}()
 	return begin, <-entered
+}
+
+// betweenRefreshes is how long a file that was replaced, by a package upgrade,
+// say, can be refused to confined programs.
+const betweenRefreshes = 5 * time.Second
+
+// keepRulesFresh starts to look, from time to time, whether the paths that
+// programs are confined to lead to other files. The result ends that.
+func (d *daemon) keepRulesFresh() (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(betweenRefreshes)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				d.refreshRules()
+			case <-quit:
+				return
+			}
+		}
+	}()
+	return func() { close(quit); <-done }
+}
+
+// refreshRules says once what keeps the rules of a service from being made
+// anew; the old ones stay.
+func (d *daemon) refreshRules() {
+	for _, s := range d.services {
+		err := s.conn.Plan.Refresh()
+		if err != nil && !s.stale {
+			d.log.Warn("cannot renew the Landlock rules, the old ones stay", event.F("service", s.config.Name), event.F("error", err.Error()))
+		}
+		s.stale = err != nil
+	}
 }
 
 // stopAccepting takes what the kernel has queued and closes all sockets.

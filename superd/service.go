@@ -21,6 +21,7 @@ type service struct {
 	gate     *admit.Gate
 	conn     conn.Service
 	table    *conn.Table
+	stale    bool // its rules could not be renewed; touched by the refreshing goroutine only
 	inherits bool // programs are started by the thread that has entered their walls
 	counts   bool // programs are told how many connections their source has
 

@@ -120,18 +120,15 @@ func (t *Table) drained(r *record) bool {
 // beyond it, the oldest have waited long enough.
 const mostLingering = 1024
 
-// lingeringFits is mostLingering, or less where the limit of open files is low.
-func lingeringFits() int {
+// MostLingering is how many descriptors connections can have that have given
+// their place back: fewer where the limit of open files is low.
+func MostLingering() int {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return mostLingering
 	}
 	return int(min(limit.Cur/8, mostLingering))
 }
-
-// MostLingering is how many descriptors connections can have that have given
-// their place back.
-func (t *Table) MostLingering() int { return t.mostDrains }
 
 // crowd adds a draining connection to the queue. Those that have gone stay in
 // it until they are as many as may wait.

@@ -84,7 +84,7 @@ func New(engine *spawn.Engine) (*Table, error) {
 		engine:     engine,
 		poll:       p,
 		ids:        newIDs(now),
-		mostDrains: lingeringFits(),
+		mostDrains: MostLingering(),
 		begin:      now,
 		latest:     notDue,
 		buffer:     make([]byte, 64<<10),
