@@ -17,7 +17,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.8.0
 all: bin/superd
 
 # Go knows best what has changed.
-.PHONY: all bin/superd run test race plain bench lint install uninstall clean
+.PHONY: all bin/superd run test race plain test-vm bench lint install uninstall clean
 .NOTPARALLEL:
 
 bin/superd:
@@ -53,6 +53,10 @@ plain:
 		/^ *--- SKIP: |SKIPPED: /    { skipped = skipped $$0 "\n" } \
 		!/^ *(--- PASS: .*|PASS)$$/  { all = all $$0 "\n" } \
 		END                          { printf "%s", all; exit status }'
+
+# In an emulated machine: arm64, an older kernel, and all cgroup controllers.
+test-vm:
+	.ci/arm64
 
 bench: bin/superd
 	CGO_ENABLED=0 $(GO) run ./superd/bench bin/superd
