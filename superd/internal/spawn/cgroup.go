@@ -35,6 +35,7 @@ type leaf struct {
 	dir             string
 	fd              int // for clone3
 	kill, populated int // cgroup.kill, and cgroup.events
+	killed          bool
 }
 
 // buildCgroup makes the cgroup that p's children are born in.
@@ -234,9 +235,15 @@ func (c *cgroup) enter(in *instance) error {
 func (c *cgroup) lease() (*leaf, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i, l := range c.idle[:min(len(c.idle), lookBack)] {
-		if l.empty() {
-			c.idle = slices.Delete(c.idle, i, i+1)
+	for range min(len(c.idle), lookBack) {
+		l := c.idle[0]
+		c.idle = c.idle[1:]
+		switch {
+		case !l.empty():
+			c.idle = append(c.idle, l)
+		case l.killed:
+			l.remove()
+		default:
 			return l, nil
 		}
 	}
@@ -277,8 +284,15 @@ func (l *leaf) empty() bool {
 }
 
 // killAll kills what is left in l, wherever it has gone in the process tree
-// (cgroup.kill, Linux 5.14).
-func (l *leaf) killAll() { unix.Write(l.kill, []byte{'1'}) }
+// (cgroup.kill, Linux 5.14). A cgroup in which that was done is not used
+// again: newer kernels (seen on 6.18) then kill whatever clone3 puts into it
+// from another cgroup.
+func (l *leaf) killAll() {
+	if !l.empty() {
+		l.killed = true
+		unix.Write(l.kill, []byte{'1'})
+	}
+}
 
 // giveBack lets another program have l, once nothing runs in it.
 func (c *cgroup) giveBack(l *leaf) {

@@ -87,6 +87,9 @@ func TestLeafCatchesWhatLeftItsGroup(t *testing.T) {
 	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 10_000); n != 1 {
 		t.Fatalf("it lives on: %v", err)
 	}
+	for range 3 { // the next ones are not killed with it
+		e.Release(startOne(t, e, p).Child, false)
+	}
 }
 
 func TestLeavesAreUsedAgain(t *testing.T) {
@@ -127,8 +130,8 @@ func startOne(t *testing.T, e *Engine, p *Plan) ended {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Wait(c.PIDFD); err != nil {
-		t.Fatal(err)
+	if end, err := Wait(c.PIDFD); err != nil || end.Signaled || end.Status != 0 {
+		t.Fatalf("ended with %+v, %v", end, err)
 	}
 	if err := e.Failure(c); err != nil {
 		t.Fatal(err)

@@ -107,24 +107,6 @@ func TestOnlyCommonWallsAreInherited(t *testing.T) {
 	}
 }
 
-func BenchmarkSpawnInherited(b *testing.B) {
-	e := NewEngine()
-	s := Spec{Path: "/bin/true", Argv: []string{"true"}, Stderr: StderrClient, Dir: "/", Sandbox: basic, Inherit: true}
-	p := compile(b, e, s)
-	onConfinedThread(b, e, func() {
-		for b.Loop() {
-			null, _ := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
-			c, err := e.Start(p, Streams{Connection: null, Stderr: -1}, &someFacts)
-			if err != nil {
-				b.Error(err)
-				return
-			}
-			Wait(c.PIDFD)
-			unix.Close(c.PIDFD)
-		}
-	})
-}
-
 func mountNumber() string {
 	for number := range 512 {
 		if SystemCallName(number) == "mount" {

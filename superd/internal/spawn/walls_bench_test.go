@@ -46,6 +46,54 @@ func BenchmarkWalledSpawn(b *testing.B) {
 	}
 }
 
+// BenchmarkPreset is a spawn under each preset as a service has it, as another
+// user where that is possible: basic is entered by the thread that spawns, and
+// the others by their children.
+func BenchmarkPreset(b *testing.B) {
+	path := small(b)
+	strict := config.Sandbox{Preset: "strict", NoNewPrivs: true, Confined: true, PrivateTmp: true, SystemCalls: "tight"}
+	offline := config.Sandbox{Preset: "offline", NoNewPrivs: true, SystemCalls: "default"}
+	for _, c := range []struct {
+		name    string
+		sandbox config.Sandbox
+		rlimits []config.Rlimit
+		cgroup  config.Cgroup
+	}{
+		{name: "none", sandbox: config.Sandbox{Preset: "none", SystemCalls: "all", Network: true}},
+		{name: "basic", sandbox: basic},
+		{name: "offline", sandbox: offline},
+		{name: "strict", sandbox: strict},
+		{name: "all-on", sandbox: strict, rlimits: everyRlimit(), cgroup: config.Cgroup{On: os.Geteuid() == 0, PerConnection: true}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			c.sandbox.BestEffort = os.Geteuid() != 0
+			spec := Spec{Service: "bench", Path: path, Argv: []string{"small"}, Stderr: StderrClient, Dir: "/",
+				Sandbox: c.sandbox, Rlimits: c.rlimits, Cgroup: c.cgroup}
+			if os.Geteuid() == 0 {
+				spec.Identity = &Identity{UID: 65534, GID: 65534}
+			}
+			spec.Inherit = Inheritable(&spec)
+			e := NewEngine()
+			p := compile(b, e, spec)
+			if !spec.Inherit {
+				benchmark(b, e, p)
+				return
+			}
+			onConfinedThread(b, e, func() { benchmark(b, e, p) })
+		})
+	}
+}
+
+// everyRlimit sets all sixteen limits, to what superd itself has.
+func everyRlimit() (list []config.Rlimit) {
+	for resource := range 16 {
+		var l unix.Rlimit
+		unix.Getrlimit(resource, &l)
+		list = append(list, config.Rlimit{Name: "limit", Resource: resource, Soft: l.Cur, Hard: l.Max})
+	}
+	return list
+}
+
 // small is the path of a program, outside of /tmp.
 func small(b *testing.B) string {
 	dir, err := os.MkdirTemp("/dev/shm", "superd-test")
@@ -53,6 +101,9 @@ func small(b *testing.B) string {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		b.Fatal(err)
+	}
 	content, err := services.Image("greeting", services.Options{})
 	if err != nil {
 		b.Fatal(err)
@@ -78,7 +129,8 @@ func benchmark(b *testing.B, e *Engine, p *Plan) {
 		}
 		end, err := Wait(c.PIDFD)
 		unix.Close(c.PIDFD)
-		if err != nil || end.Status != 0 {
+		e.Release(c, false)
+		if err != nil || end.Signaled || end.Status != 0 {
 			b.Fatal(end, err, e.Failure(c))
 		}
 	}
