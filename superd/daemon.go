@@ -243,6 +243,7 @@ func (d *daemon) confine() (begin chan struct{}, err error) {
 	entered := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for good: the thread ends with its goroutine
+		var err error
 		if slices.ContainsFunc(d.services, func(s *service) bool { return s.inherits }) {
 			err = d.engine.Confine()
 		}

@@ -188,9 +188,15 @@ func checkEntry(t *testing.T, k config.Key, entry mdoc) {
 	}
 	words := entry.words("Cm")
 	wanted := k.Words
-	switch k.Kind {
+	kind := k.Kind
+	if kind == config.Limit {
+		kind = k.Of
+	}
+	switch kind {
+	case config.Percent:
+		wanted = []string{fmt.Sprintf("%d%%", k.Min), fmt.Sprintf("%d%%", k.Max)}
 	case config.Seconds:
-		wanted = []string{fmt.Sprintf("%ds", k.Min), fmt.Sprintf("%ds", k.Max)}
+		wanted = append([]string{fmt.Sprintf("%ds", k.Min), fmt.Sprintf("%ds", k.Max)}, k.Words...)
 	case config.Integer:
 		if r := fmt.Sprintf("from %d to %d", k.Min, k.Max); !strings.Contains(entry.prose(), r) {
 			t.Errorf("%s: the manual does not say %q", k.Path, r)
@@ -203,6 +209,89 @@ func checkEntry(t *testing.T, k config.Key, entry mdoc) {
 		if !slices.Contains(words, w) && !slices.Contains(words, "["+w+"]") {
 			t.Errorf("%s: the manual does not know the value %s", k.Path, w)
 		}
+	}
+}
+
+// TestManualHasPresets holds the table of presets against what the code makes of
+// each word.
+func TestManualHasPresets(t *testing.T) {
+	presets := []string{"none", "basic", "offline", "strict"}
+	want := map[string][]string{}
+	add := func(key string, value any) { want[key] = append(want[key], fmt.Sprint(value)) }
+	for _, preset := range presets {
+		c, err := config.Parse("x.yaml", []byte("services: {x: {listen: 7, builtin: echo, sandbox: "+preset+"}}"), documentedNames{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := c.Services[0].Sandbox
+		add("no_new_privs", s.NoNewPrivs)
+		add("system_calls", s.SystemCalls)
+		add("network", s.Network)
+		add("private_tmp", s.PrivateTmp)
+		add("file system", map[bool]string{false: "open", true: "closed"}[s.Confined])
+		add("capabilities", map[bool]string{false: "user's", true: "none"}[s.NoNewPrivs])
+	}
+	rows := 0
+	for _, line := range manual(t, "superd.yaml.5").section(t, "PRESETS") {
+		cells := strings.Split(line, " Ta ")
+		if len(cells) != len(presets)+1 {
+			continue
+		}
+		key := strings.TrimPrefix(strings.TrimPrefix(cells[0], ".It "), "Cm ")
+		if key == "Sy key" {
+			key, want["Sy key"] = "Sy key", []string{"Cm none", "Cm basic", "Cm offline", "Cm strict"}
+		}
+		if !slices.Equal(cells[1:], want[key]) {
+			t.Errorf("%s: the manual says %q, the code %q", key, cells[1:], want[key])
+		}
+		rows++
+	}
+	if rows != len(want) {
+		t.Errorf("the table has %d rows, not %d", rows, len(want))
+	}
+}
+
+// inPolicy is a family of system calls that are not let through.
+var inPolicy = regexp.MustCompile("purpose: \"([^\"]+)\",(?: verdict: ([^,]+),)?\\s+calls: (?:`([^`]+)`|\"([^\"]+)\")")
+
+// TestManualHasSystemCalls: each family that a filter refuses is listed, under
+// what becomes of it.
+func TestManualHasSystemCalls(t *testing.T) {
+	source := document(t, "superd/internal/spawn/policy.go")
+	page := manual(t, "superd.yaml.5").section(t, "SYSTEM CALLS")
+	found := 0
+	for _, m := range inPolicy.FindAllStringSubmatch(source, -1) {
+		if m[2] == "" {
+			continue
+		}
+		found++
+		heading := slices.Index(page, ".It "+m[1])
+		if heading < 0 {
+			t.Errorf("the manual has no %q", m[1])
+			continue
+		}
+		rest := page[heading+1:]
+		end := slices.IndexFunc(rest, func(line string) bool { return strings.HasPrefix(line, ".") })
+		listed := strings.FieldsFunc(strings.Join(rest[:end], " "), func(r rune) bool { return r == ' ' || r == ',' || r == ':' })
+		for _, call := range strings.Fields(m[3] + m[4]) {
+			if !slices.Contains(listed, call) {
+				t.Errorf("%s: the manual does not list %s", m[1], call)
+			}
+		}
+		above := ""
+		for _, line := range page[:heading] {
+			if line == "These kill:" {
+				above = "kill"
+			} else if strings.HasPrefix(line, ".Er E") {
+				above = "fails(unix." + strings.Trim(line[len(".Er "):], " :") + ")"
+			}
+		}
+		if above != m[2] {
+			t.Errorf("%s: the manual lists it under %q, the code has %q", m[1], above, m[2])
+		}
+	}
+	if found < 20 {
+		t.Errorf("only %d families were found: this test looks in the wrong way", found)
 	}
 }
 
@@ -338,7 +427,7 @@ func everyRecord(t *testing.T) map[string][]string {
 	c.Pid = 1
 	s.Started(c)
 	s.Stderr(c, []byte("line"), true)
-	s.Exited(c, &event.Exit{Reason: "r", Leftovers: 1})
+	s.Exited(c, &event.Exit{Call: "mount", Reason: "r", Leftovers: 1})
 	s.Exited(c, &event.Exit{Signaled: true, Signal: syscall.SIGTERM})
 	s.Refused(c, event.ReasonSpawn, errors.New("why"))
 	s.Refused(c, event.ReasonSpawn, nil) // held back, told by Close

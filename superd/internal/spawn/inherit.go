@@ -19,7 +19,7 @@ import (
 // steps is among what the filter refuses.
 func Inheritable(s *Spec) bool {
 	b := &s.Sandbox
-	return b.SystemCalls == "default" && b.NoNewPrivs && b.Network && !b.PrivateTmp && b.Preset != "strict" && !s.Cgroup.On
+	return b.SystemCalls == "default" && b.NoNewPrivs && b.Network && !b.PrivateTmp && !b.Confined && !s.Cgroup.On
 }
 
 // Confine has the calling thread enter no_new_privs and the common filter, for

@@ -91,13 +91,13 @@ func TestConfinementStaysWithItsThread(t *testing.T) {
 
 func TestOnlyCommonWallsAreInherited(t *testing.T) {
 	for name, change := range map[string]func(*Spec){
-		"no filter":       func(s *Spec) { s.Sandbox.SystemCalls = "all" },
-		"a tight filter":  func(s *Spec) { s.Sandbox.SystemCalls = "tight" },
-		"new privileges":  func(s *Spec) { s.Sandbox.NoNewPrivs = false },
-		"no network":      func(s *Spec) { s.Sandbox.Network = false },
-		"a /tmp":          func(s *Spec) { s.Sandbox.PrivateTmp = true },
-		"a cgroup":        func(s *Spec) { s.Cgroup.On = true },
-		"strict's mounts": func(s *Spec) { s.Sandbox.Preset = "strict" },
+		"no filter":      func(s *Spec) { s.Sandbox.SystemCalls = "all" },
+		"a tight filter": func(s *Spec) { s.Sandbox.SystemCalls = "tight" },
+		"new privileges": func(s *Spec) { s.Sandbox.NoNewPrivs = false },
+		"no network":     func(s *Spec) { s.Sandbox.Network = false },
+		"a /tmp":         func(s *Spec) { s.Sandbox.PrivateTmp = true },
+		"a cgroup":       func(s *Spec) { s.Cgroup.On = true },
+		"closed files":   func(s *Spec) { s.Sandbox.Confined = true },
 	} {
 		s := Spec{Sandbox: basic}
 		change(&s)
