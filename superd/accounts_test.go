@@ -15,7 +15,7 @@ import (
 
 // someUser is a user without an entry in any database. It is superd's and its
 // programs' alone, so that limits on processes of a user are theirs alone.
-var someUser = 61_000 + os.Getpid()%4_000
+var someUser = 20_000 + os.Getpid()%4_000
 
 // asUser makes a command run as an ordinary user, of whom the machine knows
 // nothing. The path to the test's own program may be closed to that user, and

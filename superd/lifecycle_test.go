@@ -120,14 +120,14 @@ func TestSessionTime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := start(t, one("long", shell(c.script)+", timeout: {session: 300ms, stop: 200ms}"))
+			d := start(t, one("long", shell(c.script)+", timeout: {session: 700ms, stop: 1s}"))
 			conn := d.dial("long")
 			if got := line(t, conn); got != "hello" {
 				t.Errorf("the program says %q", got)
 			}
 			r := d.exited("long", 1)[0]
 			checkEnd(t, r, c.ending, "timeout.session")
-			if r.number("duration_ms") < 300 {
+			if r.number("duration_ms") < 700 {
 				t.Errorf("it had less than its time: %v", r)
 			}
 		})
@@ -151,9 +151,9 @@ func TestIdleTime(t *testing.T) {
 	t.Parallel()
 	d := start(t, fmt.Sprintf(`
 services:
-  idle: {listen: "127.0.0.1:0", run: /bin/cat, timeout: {idle: 1s}}
-  up:   {listen: "127.0.0.1:0", builtin: discard, timeout: {idle: 1s}}
-  down: {listen: "127.0.0.1:0", %s, timeout: {idle: 1s}}
+  idle: {listen: "127.0.0.1:0", run: /bin/cat, timeout: {idle: 1500ms}}
+  up:   {listen: "127.0.0.1:0", builtin: discard, timeout: {idle: 1500ms}}
+  down: {listen: "127.0.0.1:0", %s, timeout: {idle: 1500ms}}
 `, shell("while echo x; do sleep 0.2; done")))
 	up, down := d.dial("up"), d.dial("down")
 	go func() { // ends with the connection
@@ -181,15 +181,15 @@ services:
 // The time of a client who was idle for a while, and then was not, begins anew.
 func TestIdleTimeBeginsAnew(t *testing.T) {
 	t.Parallel()
-	d := start(t, one("idle", "run: /bin/cat, timeout: {idle: 600ms}"))
+	d := start(t, one("idle", "run: /bin/cat, timeout: {idle: 1500ms}"))
 	c := d.held("idle")
 	for range 3 {
-		time.Sleep(300 * time.Millisecond)
+		time.Sleep(600 * time.Millisecond)
 		d.talk(c, "x")
 	}
 	r := d.exited("idle", 1)[0]
 	checkEnd(t, r, "TERM", "timeout.idle")
-	if r.number("duration_ms") < 1400 {
+	if r.number("duration_ms") < 3200 {
 		t.Errorf("its time did not begin anew: %v", r)
 	}
 }
@@ -456,6 +456,10 @@ services:
 		if _, err := io.ReadFull(w, got); err != nil || string(got) != names[i] {
 			t.Errorf("the client of %s got %q, %v", names[i], got, err)
 		}
+		w.Close()
+	}
+	for _, service := range names {
+		d.exited(service, 2)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

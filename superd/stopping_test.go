@@ -66,7 +66,7 @@ func TestDrainTimeEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := start(t, one("long", shell(c.script)+", linger: 100ms, timeout: {stop: 200ms}")+"\ndrain: 300ms")
+			d := start(t, one("long", shell(c.script)+", linger: 100ms, timeout: {stop: 1s}")+"\ndrain: 300ms")
 			line(t, d.dial("long"))
 			d.signal(syscall.SIGTERM)
 			d.stopped()
@@ -162,7 +162,7 @@ func TestIntEndsLeftovers(t *testing.T) {
 func TestDrainLeavesTimeToEnd(t *testing.T) {
 	t.Parallel()
 	script := `trap 'echo asked; read x <&3; echo "$x"; exit 3' TERM; exec 3<&0; echo hello; while :; do sleep 0.05; done`
-	d := start(t, one("slow", shell(script)+", linger: 100ms, timeout: {session: 300ms, stop: 1h}")+"\ndrain: 0")
+	d := start(t, one("slow", shell(script)+", linger: 100ms, timeout: {session: 700ms, stop: 1h}")+"\ndrain: 0")
 	c := d.dial("slow")
 	for _, want := range []string{"hello", "asked"} {
 		if got := line(t, c); got != want {

@@ -159,7 +159,8 @@ var heedless = []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGPIP
 
 // ignoring starts superd as nohup(1) does, with more signals.
 func ignoring(t *testing.T, cmd *exec.Cmd) *process {
-	script := `trap '' HUP INT TERM PIPE USR1 CHLD ALRM; exec "$0" "$@"`
+	// Go leaves some of these ignored, and sets others to its own.
+	script := `trap '' HUP INT TERM PIPE USR1 CHLD ALRM TSTP TTIN TTOU; exec "$0" "$@"`
 	outer := exec.Command("/bin/sh", append([]string{"-c", script, cmd.Path}, cmd.Args[1:]...)...)
 	outer.Env = cmd.Env
 	return startCommand(t, outer)

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,7 +19,11 @@ type fixture struct {
 	*Table
 	service  Service
 	released int
+	told     func() string // ends the log and returns it
 }
+
+// patience bounds every wait; it decides nothing about speed.
+const patience = 30 * time.Second
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
@@ -26,24 +31,28 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	out, err := os.CreateTemp(t.TempDir(), "log")
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := event.Open(null, event.Options{})
+	log := event.Open(out, event.Options{Format: "json"})
+	f := &fixture{Table: table}
+	f.told = func() string {
+		log.Close(patience)
+		text, err := os.ReadFile(out.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
 	t.Cleanup(func() {
-		log.Close(time.Second)
-		null.Close()
+		f.told()
+		out.Close()
 		table.poll.close()
 	})
-	plan, err := table.engine.Compile(spawn.Spec{Path: "/bin/true", Argv: []string{"true"}, Stderr: spawn.StderrLog, Dir: "/"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &fixture{Table: table}
 	f.service = Service{
 		Events:    log.Service("test"),
-		Plan:      plan,
+		Plan:      compile(t, table.engine, spawn.Spec{Path: "/bin/true", Argv: []string{"true"}, Stderr: spawn.StderrLog, Dir: "/"}),
 		Keep:      true,
 		LogStderr: true,
 		Linger:    time.Hour,
@@ -51,6 +60,16 @@ func newFixture(t *testing.T) *fixture {
 		Release:   func(netip.Addr) { f.released++ },
 	}
 	return f
+}
+
+func compile(t *testing.T, e *spawn.Engine, s spawn.Spec) *spawn.Plan {
+	t.Helper()
+	p, err := e.Compile(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
 }
 
 // connection is the two ends of a TCP connection, the server's as a bare
@@ -165,4 +184,62 @@ func TestStopWithinALimit(t *testing.T) {
 			f.give(r)
 		})
 	}
+}
+
+// What a program wrote before its end is in the log before it, though the end
+// is heard of first.
+func TestLastWords(t *testing.T) {
+	f := newFixture(t)
+	f.service.Plan = compile(t, f.engine, spawn.Spec{
+		Path: "/bin/sh", Argv: []string{"sh", "-c", "echo last words >&2"}, Stderr: spawn.StderrLog, Dir: "/"})
+	_, server := connection(t)
+	f.Start(&f.service, server, &Peer{})
+	r := f.slots[0]
+	awaitEnd(t, r.child)
+	f.handle(key{r.slot, r.use, processEnded})
+	told := f.told()
+	words, end := strings.Index(told, `"last words"`), strings.Index(told, `"exited"`)
+	if words < 0 || end < words {
+		t.Errorf("the log is\n%s", told)
+	}
+	f.finish(r)
+}
+
+// awaitEnd waits until a child can be reaped, and no longer shares anything.
+func awaitEnd(t *testing.T, c spawn.Child) {
+	t.Helper()
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(c.PIDFD), Events: unix.POLLIN}}, int(patience.Milliseconds()))
+	for err == unix.EINTR {
+		n, err = unix.Poll([]unix.PollFd{{Fd: int32(c.PIDFD), Events: unix.POLLIN}}, int(patience.Milliseconds()))
+	}
+	if n != 1 || err != nil {
+		t.Fatalf("the program does not end: %v", err)
+	}
+}
+
+// However much a program has written, others have a turn after a part of it.
+func TestStderrIsReadInParts(t *testing.T) {
+	f := newFixture(t)
+	_, server := connection(t)
+	r := f.take()
+	r.begin(&f.service, &Peer{}, &f.ids)
+	streams, err := f.equip(r, server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(streams.Stderr)
+	size, err := unix.FcntlInt(uintptr(streams.Stderr), unix.F_SETPIPE_SZ, 4*len(f.buffer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := unix.Write(streams.Stderr, make([]byte, size)); n != size || err != nil {
+		t.Fatalf("of %d bytes %d are written, %v", size, n, err)
+	}
+	f.handle(key{r.slot, r.use, stderrReadable})
+	left, err := unix.IoctlGetInt(r.stderr, unix.TIOCINQ)
+	if err != nil || left != size-len(f.buffer) {
+		t.Errorf("of %d bytes %d are left, %v", size, left, err)
+	}
+	f.closeStderr(r)
+	f.finish(r)
 }
