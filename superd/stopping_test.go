@@ -57,6 +57,27 @@ func TestTermServesTheQueue(t *testing.T) {
 	d.stopped()
 }
 
+// Who waits for a place then, and gets none, learns it at once.
+func TestTermTurnsAwayWhoFindsNoRoom(t *testing.T) {
+	t.Parallel()
+	d := start(t, `
+services:
+  few:   {listen: "127.0.0.1:0", run: /bin/cat, max: 1}
+  other: {listen: "127.0.0.1:0", builtin: echo}
+`)
+	first := d.held("few")
+	second := d.dial("few")
+	d.isWaiting(second, "other", 1)
+	d.signal(syscall.SIGTERM)
+	if _, err := io.ReadAll(second); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the one who waits gets %v, not a reset", err)
+	}
+	d.talk(first, "still here")
+	first.Close()
+	d.stopped()
+	d.exited("few", 1)
+}
+
 func TestDrainTimeEnds(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ script, ending string }{
