@@ -67,7 +67,7 @@ func newDaemon(c *config.Config, log *event.Log) (*daemon, error) {
 	if d.set, err = listen.NewSet(d.engine.Above, d.outOfResources); err != nil {
 		return nil, fmt.Errorf("cannot wait for connections: %w", err)
 	}
-	d.house = admit.NewHouse(d.room())
+	d.house = admit.NewHouse(admit.Limits{Max: d.room()}, nil)
 	if problems := d.build(); len(problems) > 0 {
 		d.set.Abandon()
 		return nil, problems
@@ -110,7 +110,7 @@ func (d *daemon) newService(c *config.Service, who *identities) (*service, confi
 	}
 	plan := d.engine.Compile(specOf(c, image, id, user))
 	s := &service{config: c, image: image, table: d.table, counts: plan.CountsSource()}
-	s.gate = d.house.Gate(c.Max, func() { d.set.Resume(s) })
+	s.gate = d.house.Gate(c.Name, admit.NewPolicy(admit.Rules{Max: c.Max}), func() { d.set.Resume(s) })
 	s.conn = conn.Service{
 		Events:    d.log.Service(c.Name),
 		Plan:      plan,
