@@ -1,43 +1,77 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"time"
 
 	"superd/superd/internal/config"
-	"superd/superd/internal/spawn"
+	"superd/superd/internal/event"
 )
 
-// check reports everything that is wrong with a file on this machine. It opens
-// no socket, so that it can be asked while superd runs.
-func check(path string) error {
+// check reports everything that is wrong with a file on this machine: it
+// builds all that superd would build, but opens no socket, so that it can be
+// asked while superd runs. With verbose it prints as whom and inside which
+// walls each program runs.
+func check(path string, verbose bool) error {
 	c, err := load(path)
 	if err != nil {
 		return err
 	}
-	problems := checkIdentities(c)
+	log := event.Open(os.Stderr, event.Options{Level: "error", Format: c.Log.Format})
+	defer log.Close(time.Second)
+	d := newDaemon(c, log)
+	defer d.close()
+	problems := d.compile()
+	for _, s := range d.services {
+		problems = append(problems, programProblems(s.config)...)
+		if verbose {
+			printWalls(s)
+		}
+	}
 	for _, w := range c.Warnings {
 		fmt.Fprintln(os.Stderr, "warning:", w.Error())
 	}
 	if len(problems) > 0 {
 		return problems
 	}
-	fmt.Printf("%s: %d services, no mistakes\n", c.Path, len(c.Services))
+	services := "services"
+	if len(c.Services) == 1 {
+		services = "service"
+	}
+	fmt.Printf("%s: %d %s, no mistakes\n", c.Path, len(c.Services), services)
 	return nil
 }
 
-// checkIdentities looks up the users that the services run as.
-func checkIdentities(c *config.Config) (problems config.Problems) {
-	who := newIdentities(spawn.NewEngine().System())
-	for _, s := range c.Services {
-		_, user, wrong := who.of(s)
-		problems = append(problems, wrong...)
-		if len(wrong) > 0 {
-			continue
-		}
-		if w, due := who.rootWarning(s, user); due {
-			c.Warnings = append(c.Warnings, w)
-		}
+func printWalls(s *service) {
+	fmt.Printf("%s:\n", s.config.Name)
+	for _, line := range s.conn.Plan.Describe() {
+		fmt.Printf("    %s\n", line)
 	}
-	return problems
+}
+
+// programProblems looks at the program of a service: one that is missing is an
+// error here, while superd itself runs without it and says so to each
+// connection's record.
+func programProblems(c *config.Service) (list config.Problems) {
+	if c.Builtin != "" {
+		return nil
+	}
+	info, err := os.Stat(filepath.Join(c.Chroot, c.Run[0]))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return config.Problems{c.Problem("run", "the program "+c.Run[0]+" does not exist", "")}
+	case err != nil:
+		return config.Problems{c.Problem("run", "cannot look at the program: "+err.Error(), "")}
+	case info.IsDir():
+		return config.Problems{c.Problem("run", c.Run[0]+" is a directory", "")}
+	case info.Mode()&0o111 == 0:
+		return config.Problems{c.Problem("run", "the program "+c.Run[0]+" is not executable", "chmod +x")}
+	case info.Mode()&(os.ModeSetuid|os.ModeSetgid) != 0 && c.Sandbox.NoNewPrivs:
+		return config.Problems{c.Problem("run", "the program "+c.Run[0]+" is set-user-ID or set-group-ID, which no_new_privs makes ineffective",
+			"name the user that it needs with user, or write sandbox: {no_new_privs: false, system_calls: all}")}
+	}
+	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"math"
 	"os"
 	"os/signal"
+	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,11 +25,11 @@ type daemon struct {
 	log      *event.Log
 	engine   *spawn.Engine
 	table    *conn.Table
-	set      *listen.Set
+	sets     [2]*listen.Set // the second one's thread has entered the common walls
 	house    *admit.House
 	services []*service
-	sockets  int
-	signals  chan os.Signal
+	serving  bool           // Watch and Serve have been started
+	stops    chan os.Signal // TERM and INT, in order
 }
 
 // run is the verb: it returns when superd has stopped in order, or the reason
@@ -40,62 +42,88 @@ func run(path string) error {
 	if err != nil {
 		return err
 	}
+	reserveThreads()
 	log := event.Open(os.Stderr, event.Options{Level: c.Log.Level, Format: c.Log.Format})
 	defer log.Close(time.Second)
-	d, err := newDaemon(c, log)
-	if err != nil {
+	d := newDaemon(c, log)
+	defer d.close()
+	if err := d.open(); err != nil {
 		return err
 	}
-	defer d.close()
-	d.announce()
+	d.stops = hearSignals(log) // before anybody is told that superd is ready
 	return d.serve()
 }
 
-// newDaemon builds everything that c asks for. All that is wrong with it on
-// this machine is returned together, and nothing is left open then.
-func newDaemon(c *config.Config, log *event.Log) (*daemon, error) {
+// newDaemon is a superd that has done nothing yet.
+func newDaemon(c *config.Config, log *event.Log) *daemon {
 	d := &daemon{config: c, log: log, engine: spawn.NewEngine()}
-	if os.Geteuid() == 0 {
-		if err := spawn.Conceal(); err != nil {
-			return nil, fmt.Errorf("cannot make superd undumpable: %w", err)
-		}
-	}
-	var err error
-	if d.table, err = conn.New(d.engine); err != nil {
-		return nil, fmt.Errorf("cannot watch programs: %w", err)
-	}
-	if d.set, err = listen.NewSet(d.engine.Above, d.outOfResources); err != nil {
-		return nil, fmt.Errorf("cannot wait for connections: %w", err)
-	}
 	d.house = admit.NewHouse(admit.Limits{Max: d.room()}, nil)
-	if problems := d.build(); len(problems) > 0 {
-		d.set.Abandon()
-		return nil, problems
-	}
-	return d, nil
+	return d
 }
 
-// build makes the services and opens their sockets.
-func (d *daemon) build() (problems config.Problems) {
+// open builds everything that the file asks for. All that is wrong with it on
+// this machine is returned together.
+func (d *daemon) open() (err error) {
+	if os.Geteuid() == 0 {
+		if err := spawn.Conceal(); err != nil {
+			return fmt.Errorf("cannot make superd undumpable: %w", err)
+		}
+	}
+	if d.table, err = conn.New(d.engine); err != nil {
+		return fmt.Errorf("cannot watch programs: %w", err)
+	}
+	for i := range d.sets {
+		if d.sets[i], err = listen.NewSet(d.engine.Above, d.outOfResources); err != nil {
+			return fmt.Errorf("cannot wait for connections: %w", err)
+		}
+	}
+	problems := append(d.compile(), d.openSockets()...)
+	if len(problems) > 0 {
+		return problems
+	}
+	return nil
+}
+
+// compile makes the services. Disabled ones are checked all the same.
+func (d *daemon) compile() (problems config.Problems) {
 	who := newIdentities(d.engine.System())
 	for _, c := range d.config.Services {
 		s, wrong := d.newService(c, who)
 		problems = append(problems, wrong...)
-		if s == nil || !c.Enabled {
-			continue
+		if s != nil {
+			d.services = append(d.services, s)
 		}
-		opened, wrong := d.set.Open(c.Listen, s)
-		problems = append(problems, wrong...)
-		d.sockets += len(opened)
-		for _, k := range opened {
-			s.local = append(s.local, k.Local())
-		}
-		d.services = append(d.services, s)
 	}
 	return problems
 }
 
-// newService compiles one service. A disabled one is checked all the same.
+// openSockets has the services that are enabled listen.
+func (d *daemon) openSockets() (problems config.Problems) {
+	for _, s := range d.services {
+		if !s.config.Enabled {
+			continue
+		}
+		opened, wrong := d.setOf(s).Open(s.config.Listen, s)
+		problems = append(problems, wrong...)
+		for _, k := range opened {
+			s.local = append(s.local, k.Local())
+		}
+	}
+	return problems
+}
+
+// setOf is where the sockets of s belong: with the thread that starts its
+// programs.
+func (d *daemon) setOf(s *service) *listen.Set {
+	if s.inherits {
+		return d.sets[confined]
+	}
+	return d.sets[plain]
+}
+
+const plain, confined = 0, 1
+
+// newService compiles one service.
 func (d *daemon) newService(c *config.Service, who *identities) (*service, config.Problems) {
 	id, user, problems := who.of(c)
 	if len(problems) > 0 {
@@ -108,9 +136,17 @@ func (d *daemon) newService(c *config.Service, who *identities) (*service, confi
 	if err != nil {
 		return nil, config.Problems{c.Problem("builtin", err.Error(), "")}
 	}
-	plan := d.engine.Compile(specOf(c, image, id, user))
-	s := &service{config: c, image: image, table: d.table, counts: plan.CountsSource()}
-	s.gate = d.house.Gate(c.Name, admit.NewPolicy(admit.Rules{Max: c.Max}), func() { d.set.Resume(s) })
+	spec := specOf(c, image, id, user)
+	spec.Inherit = spawn.Inheritable(&spec)
+	plan, err := d.engine.Compile(spec)
+	if err != nil {
+		return nil, config.Problems{c.Problem("sandbox", err.Error(), "")}
+	}
+	for _, note := range plan.Notes() {
+		d.config.Warnings = append(d.config.Warnings, c.Problem("sandbox", note, ""))
+	}
+	s := &service{config: c, image: image, table: d.table, counts: plan.CountsSource(), inherits: spec.Inherit}
+	s.gate = d.house.Gate(c.Name, admit.NewPolicy(admit.Rules{Max: c.Max}), func() { d.setOf(s).Resume(s) })
 	s.conn = conn.Service{
 		Events:    d.log.Service(c.Name),
 		Plan:      plan,
@@ -137,7 +173,7 @@ func (d *daemon) room() int {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return d.config.Limits.Max
 	}
-	own := uint64(d.engine.Window() + 16)
+	own := uint64(d.engine.Window() + conn.MostLingering() + 16)
 	for _, c := range d.config.Services {
 		own += uint64(len(c.Listen) + 1)
 	}
@@ -145,8 +181,12 @@ func (d *daemon) room() int {
 	if limit.Cur > own+perConnection {
 		fits = int(min((limit.Cur-own)/perConnection, math.MaxInt32))
 	}
-	if wanted := d.config.Limits.Max; wanted > 0 && wanted <= fits {
+	wanted := d.config.Limits.Max
+	if wanted > 0 && wanted <= fits {
 		return wanted
+	}
+	if wanted == 0 {
+		return fits // nothing was promised
 	}
 	d.log.Warn("the limit of open files leaves less room than limits.max",
 		event.F("open_files", limit.Cur), event.F("connections", fits))
@@ -174,55 +214,131 @@ func (d *daemon) announce() {
 
 // serve accepts connections until a signal stops superd.
 func (d *daemon) serve() error {
-	d.signals = make(chan os.Signal, 8)
-	signal.Notify(d.signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
-	defer signal.Stop(d.signals)
-	// A reader of our output that goes away is no reason to die (SIGPIPE).
-	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
-	go d.table.Watch()              // ends with close
-	go d.set.Serve(d.engine.Settle) // ends with set.Close
-	switch d.awaitStop() {
+	begin, err := d.confine()
+	if err != nil {
+		return err
+	}
+	d.announce()
+	d.serving = true
+	go d.table.Watch()                      // ends with close
+	go d.sets[plain].Serve(d.engine.Settle) // ends with stopAccepting
+	close(begin)
+	defer d.keepRulesFresh()()
+	switch <-d.stops {
 	case unix.SIGTERM:
 		d.drain()
 	default:
-		d.set.Close()
+		d.stopAccepting()
 		d.stopNow()
 	}
 	d.log.Info("stopped")
 	return nil
 }
 
-// awaitStop returns the signal that stops superd.
-func (d *daemon) awaitStop() os.Signal {
-	for s := range d.signals {
-		if s == unix.SIGTERM || s == unix.SIGINT {
-			return s
+// confine starts the thread that accepts for the services whose programs
+// inherit their walls. It has entered them when confine returns, and accepts
+// once begin is closed; it ends with stopAccepting.
+func (d *daemon) confine() (begin chan struct{}, err error) {
+	begin = make(chan struct{})
+	entered := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with its goroutine
+		var err error
+		if slices.ContainsFunc(d.services, func(s *service) bool { return s.inherits }) {
+			err = d.engine.Confine()
 		}
-		d.log.Warn(unix.SignalName(s.(unix.Signal)) + " is not supported yet; nothing was changed")
+		entered <- err
+		if err == nil {
+			<-begin
+			d.sets[confined].Serve(d.engine.Settle)
+		}
+	}()
+	return begin, <-entered
+}
+
+// betweenRefreshes is how long a file that was replaced, by a package upgrade,
+// say, can be refused to confined programs.
+const betweenRefreshes = 5 * time.Second
+
+// keepRulesFresh starts to look, from time to time, whether the paths that
+// programs are confined to lead to other files. The result ends that.
+func (d *daemon) keepRulesFresh() (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(betweenRefreshes)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				d.refreshRules()
+			case <-quit:
+				return
+			}
+		}
+	}()
+	return func() { close(quit); <-done }
+}
+
+// refreshRules says once what keeps the rules of a service from being made
+// anew; the old ones stay.
+func (d *daemon) refreshRules() {
+	for _, s := range d.services {
+		err := s.conn.Plan.Refresh()
+		if err != nil && !s.stale {
+			d.log.Warn("cannot renew the Landlock rules, the old ones stay", event.F("service", s.config.Name), event.F("error", err.Error()))
+		}
+		s.stale = err != nil
 	}
-	return unix.SIGTERM
+}
+
+// stopAccepting takes what the kernel has queued and closes all sockets.
+func (d *daemon) stopAccepting() {
+	for _, set := range d.sets {
+		set.Close()
+	}
+}
+
+// hearSignals returns the signals that stop superd, and answers the others.
+func hearSignals(log *event.Log) (stops chan os.Signal) {
+	stops = make(chan os.Signal, 8)
+	signal.Notify(stops, unix.SIGTERM, unix.SIGINT)
+	// A reader of our output that goes away is no reason to die (SIGPIPE).
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+	others := make(chan os.Signal, 8)
+	signal.Notify(others, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
+	go func() { // ends with superd
+		for s := range others {
+			log.Warn(unix.SignalName(s.(unix.Signal)) + " is not supported yet; nothing was changed")
+		}
+	}()
+	return stops
 }
 
 // drain accepts no more, lets live connections finish for as long as the file
-// allows, and ends the rest. Another signal shortens the wait.
+// allows, and ends the rest. Another TERM shortens the wait, and INT ends it.
 func (d *daemon) drain() {
-	d.set.Close()
+	d.stopAccepting()
 	d.log.Info("draining", event.F("live", d.house.Live()), event.F("seconds", d.config.Drain.Seconds()))
 	empty := d.table.Empty()
 	timer := time.NewTimer(d.config.Drain)
 	defer timer.Stop()
+	var again os.Signal
 	select {
 	case <-empty:
 		return
 	case <-timer.C:
-	case <-d.signals:
+	case again = <-d.stops:
 	}
-	d.table.Stop(reasonDrain, math.MaxInt64)
-	select {
-	case <-empty:
-	case <-d.signals:
-		d.stopNow()
+	if again != unix.SIGINT {
+		d.table.Stop(reasonDrain, conn.NoLimit)
+		select {
+		case <-empty:
+			return
+		case <-d.stops:
+		}
 	}
+	d.stopNow()
 }
 
 // The reasons that a record can carry for a program that was ended with superd.
@@ -243,8 +359,21 @@ func (d *daemon) stopNow() {
 
 // close frees what is left once no connection is.
 func (d *daemon) close() {
-	d.table.Close()
+	for _, set := range d.sets {
+		if set != nil && !d.serving {
+			set.Abandon()
+		}
+	}
+	if d.table != nil && d.serving {
+		d.table.Close()
+	}
+	d.closeServices()
+}
+
+// closeServices frees what the services were built of.
+func (d *daemon) closeServices() {
 	for _, s := range d.services {
+		s.conn.Plan.Close()
 		if s.image != nil {
 			s.image.Close()
 		}

@@ -33,10 +33,11 @@ func TestMain(m *testing.M) {
 // patience bounds every wait of a test; it decides nothing about speed.
 const patience = 30 * time.Second
 
-// superd is the command, not yet started.
+// superd is the command, not yet started. The race detector would have each
+// sleep for a second at its end, for the sake of threads that still run.
 func superd(args ...string) *exec.Cmd {
 	c := exec.Command(os.Args[0], args...)
-	c.Env = append(os.Environ(), beSuperd+"=1")
+	c.Env = append(os.Environ(), beSuperd+"=1", "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	return c
 }
 
@@ -87,10 +88,13 @@ func publicDir(t testing.TB) string {
 	return dir
 }
 
-// writeFile puts content under name into dir.
+// writeFile puts content under name into dir. No process is started meanwhile:
+// a copy of the descriptor would make a program that is run at once ETXTBSY.
 func writeFile(t testing.TB, dir, name, content string, mode os.FileMode) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(path, []byte(content), mode); err != nil {
 		t.Fatal(err)
 	}
@@ -101,26 +105,81 @@ func writeFile(t testing.TB, dir, name, content string, mode os.FileMode) string
 // ends, superd is told to drain, and must leave nothing behind.
 func start(t testing.TB, yaml string) *process {
 	t.Helper()
-	file := writeFile(t, publicDir(t), "superd.yaml", yaml, 0o644)
-	return startCommand(t, superd("run", "-c", file))
+	return startCommand(t, prepare(t, yaml))
+}
+
+// prepare is the command that start starts.
+func prepare(t testing.TB, yaml string) *exec.Cmd {
+	t.Helper()
+	return superd("run", "-c", writeFile(t, publicDir(t), "superd.yaml", yaml, 0o644))
 }
 
 // startCommand is start for a command that a test has prepared.
 func startCommand(t testing.TB, cmd *exec.Cmd) *process {
 	t.Helper()
-	d := &process{t: t, cmd: cmd, wait: make(chan struct{}), grown: make(chan struct{})}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	d := launch(t, cmd)
 	go d.read(stderr) // ends with superd
-	t.Cleanup(d.finish)
 	d.await(func(r record) bool { return r.is("ready") })
 	d.idle = d.descriptors()
 	return d
+}
+
+// startSilent is startCommand where the log goes elsewhere, or nowhere: the one
+// service of the file that is to be reached by IPv4 listens where superd does.
+func startSilent(t testing.TB, cmd *exec.Cmd, service string) *process {
+	t.Helper()
+	d := launch(t, cmd)
+	go func() { // ends with superd
+		cmd.Wait()
+		close(d.wait)
+	}()
+	eventually(t, func() error {
+		ports := d.portsOf("tcp")
+		if len(ports) != 1 {
+			return fmt.Errorf("superd listens on the ports %v", ports)
+		}
+		d.records = []record{{"message": "listening", "service": service, "local": "127.0.0.1:" + ports[0]}}
+		return nil
+	})
+	d.idle = d.descriptors()
+	return d
+}
+
+// launch starts a command and sees to its end; the caller closes wait.
+func launch(t testing.TB, cmd *exec.Cmd) *process {
+	t.Helper()
+	d := &process{t: t, cmd: cmd, wait: make(chan struct{}), grown: make(chan struct{})}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.finish)
+	return d
+}
+
+// portsOf finds the ports that superd listens on, in proc(5)'s tcp or tcp6.
+func (d *process) portsOf(family string) (list []string) {
+	own := map[string]bool{}
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", d.pid()))
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil {
+			own[target] = true
+		}
+	}
+	table, _ := os.ReadFile("/proc/net/" + family)
+	for line := range strings.Lines(string(table)) {
+		const local, state, inode, listening = 1, 3, 9, "0A"
+		f := strings.Fields(line)
+		if len(f) <= inode || f[state] != listening || !own["socket:["+f[inode]+"]"] {
+			continue
+		}
+		port, _ := strconv.ParseUint(f[local][len(f[local])-4:], 16, 16)
+		list = append(list, strconv.FormatUint(port, 10))
+	}
+	return list
 }
 
 func (d *process) read(stderr io.Reader) {
@@ -249,6 +308,85 @@ func (d *process) ask(service, input string) string {
 	return string(answer)
 }
 
+// talk sends text, which the service has to send back.
+func (d *process) talk(c net.Conn, text string) {
+	d.t.Helper()
+	if _, err := io.WriteString(c, text); err != nil {
+		d.t.Fatal(err)
+	}
+	back := make([]byte, len(text))
+	if n, err := io.ReadFull(c, back); err != nil || string(back) != text {
+		d.t.Fatalf("%q came back as %q, %v", text, back[:n], err)
+	}
+}
+
+// held connects to a service that sends back what it gets, and returns when
+// its program runs.
+func (d *process) held(service string) *net.TCPConn {
+	d.t.Helper()
+	c := d.dial(service)
+	d.talk(c, "hello\n")
+	return c
+}
+
+// closed wants no more from the other end but its close.
+func (d *process) closed(c net.Conn) {
+	d.t.Helper()
+	if rest, err := io.ReadAll(c); err != nil || len(rest) > 0 {
+		d.t.Errorf("instead of the end came %q, %v", rest, err)
+	}
+}
+
+// many has n clients of a service do something, width of them at a time, and
+// fails the test with the first error.
+func (d *process) many(service string, n, width int, do func(c *net.TCPConn) error) {
+	d.t.Helper()
+	address := d.address(service)
+	places := make(chan struct{}, width)
+	failed := make(chan error, n)
+	for range n {
+		places <- struct{}{}
+		go func() { // ends with its connection
+			failed <- visitOnce(address, do)
+			<-places
+		}()
+	}
+	var first error
+	for range n {
+		if err := <-failed; first == nil {
+			first = err
+		}
+	}
+	if first != nil {
+		d.t.Fatal(first)
+	}
+}
+
+func visitOnce(address string, do func(c *net.TCPConn) error) error {
+	c, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	return do(c.(*net.TCPConn))
+}
+
+// askFor is a client that wants one answer, whole.
+func askFor(question, answer string) func(*net.TCPConn) error {
+	return func(c *net.TCPConn) error {
+		if _, err := io.WriteString(c, question); err != nil {
+			return err
+		}
+		c.CloseWrite()
+		got, err := io.ReadAll(c)
+		if err == nil && string(got) != answer {
+			err = fmt.Errorf("%q is answered with %q, not %q", question, got, answer)
+		}
+		return err
+	}
+}
+
 func (d *process) pid() int { return d.cmd.Process.Pid }
 
 func (d *process) signal(s os.Signal) {
@@ -294,15 +432,26 @@ func (d *process) children() (list []string) {
 	return list
 }
 
+// child is the number of superd's only child.
+func (d *process) child() int {
+	d.t.Helper()
+	list := d.children()
+	if len(list) != 1 {
+		d.t.Fatalf("superd has the children %v, not one", list)
+	}
+	pid, _ := strconv.Atoi(strings.Fields(list[0])[0])
+	return pid
+}
+
 // settled waits until superd is back to its start: no children, no zombies, no
-// descriptor more than when it was ready.
+// descriptor more or less than when it was ready.
 func (d *process) settled() {
 	d.t.Helper()
 	eventually(d.t, func() error {
 		if c := d.children(); len(c) > 0 {
 			return fmt.Errorf("children are left: %v", c)
 		}
-		if n := d.descriptors(); n > d.idle {
+		if n := d.descriptors(); n != d.idle {
 			return fmt.Errorf("%d descriptors are open, %d when it was ready", n, d.idle)
 		}
 		return nil
@@ -316,10 +465,14 @@ func (d *process) finish() {
 		return
 	default:
 	}
+	stop := syscall.SIGTERM
 	if !d.t.Failed() {
 		d.settled()
 	}
-	d.cmd.Process.Signal(syscall.SIGTERM)
+	if d.t.Failed() {
+		stop = syscall.SIGINT // its programs may never end by themselves
+	}
+	d.cmd.Process.Signal(stop)
 	select {
 	case <-d.wait:
 		if code := d.cmd.ProcessState.ExitCode(); code != 0 {
@@ -347,6 +500,16 @@ func eventually(t testing.TB, ask func() error) {
 		case <-deadline:
 			t.Fatal(err)
 		}
+	}
+}
+
+// await waits until c is closed.
+func await(t testing.TB, c <-chan struct{}, complaint string) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(patience):
+		t.Fatal(complaint)
 	}
 }
 

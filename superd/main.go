@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v3"
 )
@@ -44,7 +46,7 @@ func execute(args []string) int {
 type usageError struct{ error }
 
 func command() *cli.Command {
-	return &cli.Command{
+	root := &cli.Command{
 		Name:                  "superd",
 		Usage:                 "run programs for network connections",
 		UsageText:             "superd VERB [-c FILE]",
@@ -54,11 +56,15 @@ func command() *cli.Command {
 		Suggest:               true,
 		HideHelpCommand:       true,
 		ExitErrHandler:        func(context.Context, *cli.Command, error) {}, // execute does
-		OnUsageError:          onUsageError,
+		OnUsageError:          noVerbFirst,
 		Action:                unknownVerb,
 		Commands: []*cli.Command{
-			onFile("run", "stay in the foreground and serve; the log goes to stderr", run),
-			onFile("check", "report every mistake in the file", check),
+			onFile("run", "stay in the foreground and serve; the log goes to stderr", func(c *cli.Command) error {
+				return run(c.String("config"))
+			}),
+			onFile("check", "report every mistake in the file", func(c *cli.Command) error {
+				return check(c.String("config"), c.Bool("verbose"))
+			}, &cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print as whom and inside which walls each program runs"}),
 			{
 				Name:         "connect",
 				Usage:        "be a client of ADDRESS: stdin goes there, its answer to stdout",
@@ -76,26 +82,52 @@ func command() *cli.Command {
 				Usage:        "print the version",
 				OnUsageError: onUsageError,
 				Action: func(_ context.Context, c *cli.Command) error {
+					if err := noArguments(c); err != nil {
+						return err
+					}
 					cli.ShowVersion(c.Root())
-					return noArguments(c)
+					return nil
 				},
 			},
 		},
 	}
+	for _, verb := range root.Commands {
+		addVersion(verb)
+	}
+	return root
+}
+
+// addVersion makes a verb understand --version as superd itself does, and -v
+// where that means nothing else.
+func addVersion(verb *cli.Command) {
+	const name, short = "version", "v"
+	f := &cli.BoolFlag{Name: name, Usage: "print the version", HideDefault: true}
+	if !slices.ContainsFunc(verb.Flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), short) }) {
+		f.Aliases = []string{short}
+	}
+	verb.Flags = append(verb.Flags, f)
+	do := verb.Action
+	verb.Action = func(ctx context.Context, c *cli.Command) error {
+		if c.Bool(name) {
+			cli.ShowVersion(c.Root())
+			return nil
+		}
+		return do(ctx, c)
+	}
 }
 
 // onFile is a verb that works on a configuration file.
-func onFile(name, usage string, do func(path string) error) *cli.Command {
+func onFile(name, usage string, do func(*cli.Command) error, more ...cli.Flag) *cli.Command {
 	return &cli.Command{
 		Name:         name,
 		Usage:        usage,
 		OnUsageError: onUsageError,
-		Flags: []cli.Flag{&cli.StringFlag{
+		Flags: append([]cli.Flag{&cli.StringFlag{
 			Name:      "config",
 			Aliases:   []string{"c"},
 			Usage:     "the configuration is `FILE`; without it " + systemFile + ", and where there is none, echo and greeting on this machine",
 			TakesFile: true,
-		}},
+		}}, more...),
 		Action: func(_ context.Context, c *cli.Command) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -103,7 +135,7 @@ func onFile(name, usage string, do func(path string) error) *cli.Command {
 			if c.IsSet("config") && c.String("config") == "" {
 				return usageError{errors.New("-c needs the name of a file")}
 			}
-			return do(c.String("config"))
+			return do(c)
 		},
 	}
 }
@@ -119,13 +151,23 @@ func onUsageError(_ context.Context, _ *cli.Command, err error, _ bool) error {
 	return usageError{err}
 }
 
+// noVerbFirst is wrong use of a flag where no verb came before it.
+func noVerbFirst(ctx context.Context, c *cli.Command, err error, _ bool) error {
+	if c.NArg() > 0 {
+		return unknownVerb(ctx, c)
+	}
+	return usageError{fmt.Errorf("%w; the verb comes first: superd VERB [-c FILE]", err)}
+}
+
 // unknownVerb runs where the first word is no verb.
 func unknownVerb(_ context.Context, c *cli.Command) error {
 	if c.NArg() == 0 {
 		return usageError{errors.New("no verb; try superd --help")}
 	}
 	word := c.Args().First()
-	if near := cli.SuggestCommand(c.Commands, word); near != "" {
+	// The library finds the nearest verb however far it is, and "help" among them.
+	near := cli.SuggestCommand(c.VisibleCommands(), word)
+	if near != "" && near != word && strings.HasPrefix(word, near[:1]) {
 		return usageError{fmt.Errorf("no verb %q; did you mean %q?", word, near)}
 	}
 	return usageError{fmt.Errorf("no verb %q; try superd --help", word)}

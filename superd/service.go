@@ -16,12 +16,14 @@ import (
 // A service is one entry of the file at work: the door that accepted
 // connections come in by. It never changes while it listens.
 type service struct {
-	config *config.Service
-	local  []netip.AddrPort // where it listens
-	gate   *admit.Gate
-	conn   conn.Service
-	table  *conn.Table
-	counts bool // programs are told how many connections their source has
+	config   *config.Service
+	local    []netip.AddrPort // where it listens
+	gate     *admit.Gate
+	conn     conn.Service
+	table    *conn.Table
+	stale    bool // its rules could not be renewed; touched by the refreshing goroutine only
+	inherits bool // programs are started by the thread that has entered their walls
+	counts   bool // programs are told how many connections their source has
 
 	image  *spawn.Image // of a built-in; else nil
 	second int64        // that the image speaks of; touched by the accepting thread only
@@ -98,6 +100,10 @@ func specOf(c *config.Service, image *spawn.Image, id, who *spawn.Identity) spaw
 		Umask:    c.Umask,
 		Nice:     c.Nice,
 		Identity: id,
+		Chroot:   c.Chroot,
+		Rlimits:  c.Rlimits,
+		Sandbox:  c.Sandbox,
+		Cgroup:   c.Cgroup,
 	}
 	if image == nil {
 		s.Path, s.Argv = c.Run[0], append([]string{}, c.Run...)

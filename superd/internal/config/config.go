@@ -5,6 +5,7 @@
 package config
 
 import (
+	"math"
 	"net/netip"
 	"strings"
 	"time"
@@ -64,6 +65,12 @@ type Service struct {
 	Groups    []string
 	GroupsSet bool // tells `groups: []` from no groups key
 
+	// inside which walls
+	Chroot  string   // the program's root directory; "" for superd's own
+	Rlimits []Rlimit // those that the file names, in the order of their numbers
+	Sandbox Sandbox
+	Cgroup  Cgroup
+
 	Max     int // live programs of this service; 0 for no limit of its own
 	Timeout Timeouts
 
@@ -78,6 +85,43 @@ type Timeouts struct {
 	Session time.Duration // whole life of a program
 	Idle    time.Duration // time without a byte in either direction
 	Stop    time.Duration // from TERM to KILL
+}
+
+// Rlimit is one resource limit of a program, setrlimit(2).
+type Rlimit struct {
+	Name       string // as in the file: nofile
+	Resource   int    // RLIMIT_NOFILE
+	Soft, Hard uint64 // Unlimited; bytes, seconds, or a count, as the kernel has it
+}
+
+// Unlimited is RLIM_INFINITY.
+const Unlimited = math.MaxUint64
+
+// Sandbox is what a program may not do, with the preset's choices filled in
+// where the file makes none.
+type Sandbox struct {
+	Preset       string   // none, basic, strict, offline
+	NoNewPrivs   bool     // execve gives no privilege: no set-user-ID, no file capabilities
+	Capabilities []string // names that the program keeps, without CAP_, lower case: net_bind_service
+	CapsSet      bool     // tells `capabilities: []` and the presets' none from the user's own
+	SystemCalls  string   // all, default, tight
+	Confined     bool     // the file system is closed but for what Read, Write and Exec open, and what the program needs to start
+	Read         []string // absolute paths that may be read
+	Write        []string // ... and written
+	Exec         []string // ... and executed
+	Network      bool     // false: an empty network namespace
+	PrivateTmp   bool     // a /tmp and /var/tmp of its own that vanish with the program
+	BestEffort   bool     // walls that the kernel cannot build are left out, said, and no error
+}
+
+// Cgroup is what a service's programs may use together, or each where
+// PerConnection; zero fields are no limit (cgroups(7), version 2).
+type Cgroup struct {
+	On            bool
+	Memory        uint64 // bytes, memory.max
+	Tasks         uint64 // pids.max
+	CPU           int    // hundredths of one processor, cpu.max
+	PerConnection bool
 }
 
 // Listener is one socket to open. An address that stands for several sockets

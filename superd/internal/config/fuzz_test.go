@@ -3,6 +3,8 @@ package config
 import (
 	"errors"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -41,5 +43,26 @@ func checkComplete(t *testing.T, c *Config) {
 		if len(s.Listen) == 0 || (len(s.Run) == 0) == (s.Builtin == "") || s.Timeout.Stop <= 0 {
 			t.Errorf("incomplete: %+v", s)
 		}
+		checkWalls(t, s)
+	}
+}
+
+// checkWalls looks for what the walls of a service can never be.
+func checkWalls(t *testing.T, s *Service) {
+	for _, l := range s.Rlimits {
+		if l.Name == "" || l.Soft > l.Hard || l.Name == "nofile" && l.Soft < 3 {
+			t.Errorf("impossible: %+v", l)
+		}
+	}
+	for _, p := range slices.Concat(s.Sandbox.Read, s.Sandbox.Write, s.Sandbox.Exec) {
+		if !strings.HasPrefix(p, "/") || !s.Sandbox.Confined {
+			t.Errorf("impossible path %q: %+v", p, s.Sandbox)
+		}
+	}
+	if w := s.Sandbox; w.Preset == "" || w.SystemCalls == "" || !w.NoNewPrivs && (w.Confined || w.SystemCalls != "all") {
+		t.Errorf("impossible: %+v", w)
+	}
+	if c := s.Cgroup; c.On != (c.Memory > 0 || c.Tasks > 0 || c.CPU > 0) || c.PerConnection && !c.On {
+		t.Errorf("impossible: %+v", c)
 	}
 }

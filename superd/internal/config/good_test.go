@@ -22,6 +22,8 @@ var goodFiles = map[string]func(*testing.T, *Config){
 	"byte-order-mark.yaml": checkMinimal,
 	"document-marks.yaml":  checkMinimal,
 	"warnings.yaml":        checkWarnings,
+	"sandboxes.yaml":       checkSandboxes,
+	"limits.yaml":          checkLimits,
 }
 
 func TestGoodFiles(t *testing.T) {
@@ -79,6 +81,7 @@ func checkMinimal(t *testing.T, c *Config) {
 		Keep:     true,
 		Linger:   2 * time.Second,
 		Leftover: "kill",
+		Sandbox:  Sandbox{Preset: "basic", NoNewPrivs: true, SystemCalls: "default", Network: true},
 		Timeout:  Timeouts{Stop: 5 * time.Second},
 	})
 }
@@ -112,8 +115,41 @@ func checkFull(t *testing.T, c *Config) {
 		User:      "1000",
 		Group:     "nobody",
 		GroupsSet: true,
-		Max:       12,
-		Timeout:   Timeouts{time.Hour, 10 * time.Minute, 1500 * time.Millisecond},
+		Chroot:    "/srv/full",
+		Rlimits: []Rlimit{
+			{"cpu", 0, 10, 10},
+			{"fsize", 1, 1 << 40, 1 << 40},
+			{"data", 2, Unlimited, Unlimited},
+			{"stack", 3, 8 << 20, Unlimited},
+			{"core", 4, 0, 0},
+			{"rss", 5, 1 << 30, 1 << 30},
+			{"nproc", 6, 20, 20},
+			{"nofile", 7, 64, 128},
+			{"memlock", 8, 64 << 10, 64 << 10},
+			{"memory", 9, 256 << 20, 256 << 20},
+			{"locks", 10, 1, 1},
+			{"sigpending", 11, 0, 0},
+			{"msgqueue", 12, 800 << 10, 800 << 10},
+			{"nice", 13, 40, 40},
+			{"rtprio", 14, 99, 99},
+			{"rttime", 15, 1500, 1500},
+		},
+		Sandbox: Sandbox{
+			Preset:       "strict",
+			NoNewPrivs:   true,
+			Capabilities: []string{"net_bind_service", "kill", "setuid"},
+			CapsSet:      true,
+			SystemCalls:  "default",
+			Confined:     true,
+			Read:         []string{"/etc/ssl", "/usr"},
+			Write:        []string{"/var/spool/a b"},
+			Exec:         []string{"/usr/bin/env"},
+			Network:      true,
+			BestEffort:   true,
+		},
+		Cgroup:  Cgroup{true, 64 << 20, 16, 150, true},
+		Max:     12,
+		Timeout: Timeouts{time.Hour, 10 * time.Minute, 1500 * time.Millisecond},
 	})
 }
 
@@ -170,4 +206,63 @@ func checkWarnings(t *testing.T, c *Config) {
 	equal(t, Problems(c.Warnings).Error(), strings.TrimSpace(`
 warnings.yaml:2:57: services.echo.linger: has no effect with keep: false
 warnings.yaml:2:77: services.echo.timeout.idle: has no effect with keep: false`))
+}
+
+// checkSandboxes: a preset says what the file does not, and nothing more.
+func checkSandboxes(t *testing.T, c *Config) {
+	none := Sandbox{Preset: "none", SystemCalls: "all", Network: true}
+	basic := Sandbox{Preset: "basic", SystemCalls: "default", Network: true, NoNewPrivs: true}
+	offline := Sandbox{Preset: "offline", SystemCalls: "default", NoNewPrivs: true}
+	strict := Sandbox{Preset: "strict", SystemCalls: "tight", NoNewPrivs: true, Confined: true, PrivateTmp: true}
+	with := func(s Sandbox, change func(s *Sandbox)) Sandbox {
+		change(&s)
+		return s
+	}
+	wants := map[string]Sandbox{
+		"absent":     basic,
+		"none":       none,
+		"basic":      basic,
+		"strict":     strict,
+		"offline":    offline,
+		"empty":      basic,
+		"preset":     strict,
+		"from-none":  with(none, func(s *Sandbox) { s.NoNewPrivs, s.SystemCalls = true, "tight" }),
+		"set-uid":    with(basic, func(s *Sandbox) { s.NoNewPrivs, s.SystemCalls = false, "all" }),
+		"read":       with(basic, func(s *Sandbox) { s.Confined, s.Read = true, []string{"/"} }),
+		"write":      with(offline, func(s *Sandbox) { s.Confined, s.Write = true, []string{"/srv", "/var"} }),
+		"exec":       with(basic, func(s *Sandbox) { s.Confined, s.Exec = true, []string{"/bin"} }),
+		"closed":     with(basic, func(s *Sandbox) { s.Confined = true }),
+		"caps":       with(none, func(s *Sandbox) { s.CapsSet, s.Capabilities = true, []string{"chown", "checkpoint_restore"} }),
+		"no-caps":    with(basic, func(s *Sandbox) { s.CapsSet = true }),
+		"looser":     with(strict, func(s *Sandbox) { s.Network, s.PrivateTmp, s.SystemCalls = true, false, "all" }),
+		"tighter":    with(basic, func(s *Sandbox) { s.Network, s.PrivateTmp, s.SystemCalls = false, true, "tight" }),
+		"bestEffort": with(strict, func(s *Sandbox) { s.BestEffort = true }),
+	}
+	for _, s := range c.Services {
+		if want, is := wants[s.Name]; !is || !reflect.DeepEqual(s.Sandbox, want) {
+			t.Errorf("%s: got\n%+v\nwant\n%+v", s.Name, s.Sandbox, want)
+		}
+	}
+	equal(t, len(c.Services), len(wants))
+}
+
+func checkLimits(t *testing.T, c *Config) {
+	wants := map[string]string{
+		"none":      "[] {false 0 0 0 false}",
+		"lowest":    "[{cpu 0 1 1} {data 2 4096 4096} {stack 3 4096 4096} {nproc 6 1 1} {nofile 7 3 3} {memory 9 4096 4096} {nice 13 1 1} {rttime 15 1 1}] {true 1048576 1 1 false}",
+		"zero":      "[{fsize 1 0 0} {core 4 0 0} {rss 5 0 0} {memlock 8 0 0} {locks 10 0 0} {sigpending 11 0 0} {msgqueue 12 0 0} {rtprio 14 0 0}] {false 0 0 0 false}",
+		"highest":   "[{cpu 0 2147483647 2147483647} {fsize 1 9222246136947933184 9222246136947933184} {nproc 6 4194304 4194304} {nofile 7 1073741824 1073741824}] {true 0 4194304 819200 false}",
+		"halves":    "[{core 4 0 18446744073709551615} {nproc 6 7 7} {memory 9 65536 1073741824} {rttime 15 2000000 18446744073709551615}] {true 67108864 0 0 false}",
+		"tasks":     "[] {true 0 16 0 false}",
+		"unlimited": "[{cpu 0 18446744073709551615 18446744073709551615} {nice 13 18446744073709551615 18446744073709551615}] {true 0 0 50 false}",
+	}
+	equal(t, Problems(c.Warnings).Error(), strings.TrimSpace(`
+limits.yaml:11:31: services.zero.rlimits.rss: has no effect: Linux ignores this limit (cgroup.memory bounds memory)
+limits.yaml:11:41: services.zero.rlimits.locks: has no effect: Linux ignores this limit`))
+	for _, s := range c.Services {
+		if got := fmt.Sprint(s.Rlimits, " ", s.Cgroup); got != wants[s.Name] {
+			t.Errorf("%s: got\n%s\nwant\n%s", s.Name, got, wants[s.Name])
+		}
+	}
+	equal(t, len(c.Services), len(wants))
 }

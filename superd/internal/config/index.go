@@ -20,8 +20,9 @@ func newIndex(keys []Key) keyIndex {
 	for i := range keys {
 		k := &keys[i]
 		x.byPath[k.Path] = k
-		parent, name := cutLast(k.Path)
-		x.children[parent] = append(x.children[parent], name)
+		if parent, name := cutLast(k.Path); name != "*" {
+			x.children[parent] = append(x.children[parent], name)
+		}
 		x.defaults[k.Path] = parseDefault(k.Default)
 	}
 	return x
@@ -43,7 +44,7 @@ func (x keyIndex) elsewhere(pattern, name string) string {
 	found := ""
 	for _, k := range table {
 		inside := strings.HasPrefix(k.Path, pattern) && strings.HasSuffix(k.Path, "."+name)
-		if inside && k.Status == Works && (found == "" || depth(k.Path) < depth(found)) {
+		if inside && k.Status == Works && name != "*" && (found == "" || depth(k.Path) < depth(found)) {
 			found = k.Path
 		}
 	}

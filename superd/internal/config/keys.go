@@ -11,9 +11,10 @@ import (
 type Key struct {
 	Path     string   // services.*.timeout.idle; * stands for a name of the user's choice
 	Kind     Kind     // what its value is
+	Of       Kind     // what the values of a Limit are
 	Default  string   // as it would be written; "" for none
-	Words    []string // what a Word, or an item of a List, may be
-	Min, Max int      // of Integer and Seconds; Min 1 of Duration: not 0
+	Words    []string // what a Word, an item of a List or a form of a Mixed may be; of a Limit, what else
+	Min, Max int      // of Integer, Seconds and Percent; Min of Size; Min 1 of Duration: not 0
 	Forms    string   // what is accepted, where the kind does not say it all
 	Doc      string   // one line
 	Status   Status
@@ -37,6 +38,8 @@ const (
 	Duration Kind = "duration" // number and unit: 10s
 	Seconds  Kind = "seconds"  // a duration of whole seconds, from Min to Max
 	Size     Kind = "size"     // number and unit: 64K
+	Percent  Kind = "percent"  // whole percentage, from Min to Max: 50%
+	Limit    Kind = "limit"    // one value for soft and hard, or a mapping of both
 	Rate     Kind = "rate"     // number per unit of time: 5/s
 	Mode     Kind = "mode"     // octal, in quotes
 )
@@ -55,6 +58,15 @@ const (
 // most that any limit on live programs can mean.
 const mostProcesses = 1 << 22
 
+// The most processors that a Linux of amd64 or arm64 is built for (NR_CPUS).
+const mostProcessors = 8192
+
+// longestCPU is 68 years, in seconds.
+const longestCPU = 1<<31 - 1
+
+// orUnlimited is RLIM_INFINITY in the file.
+var orUnlimited = []string{"unlimited"}
+
 // Keys returns the table of all keys, in the order of the manual page.
 func Keys() []Key { return slices.Clone(table) }
 
@@ -63,15 +75,30 @@ func (k Key) Accepts() string {
 	if k.Forms != "" {
 		return k.Forms
 	}
-	switch k.Kind {
-	case Word:
+	switch {
+	case k.Kind == Word:
 		return either(k.Words)
-	case Integer:
+	case k.Kind == Integer:
 		return fmt.Sprintf("a whole number from %d to %d", k.Min, k.Max)
-	case Seconds:
+	case k.Kind == Seconds:
 		return fmt.Sprintf("whole seconds from %ds to %ds", k.Min, k.Max)
+	case k.Kind == Percent:
+		return fmt.Sprintf("a percentage from %d%% to %d%%", k.Min, k.Max)
+	case k.Kind == Size && k.Min > 0:
+		return "a size of at least " + sizeText(uint64(k.Min)) + ", such as 64M"
+	case k.Kind == Duration && k.Min > 0:
+		return "a duration of more than 0, such as 10s"
+	case k.Kind == Limit:
+		return k.limitForms("a mapping of soft and hard")
 	}
 	return kindAccepts[k.Kind]
+}
+
+// limitForms says what each of a Limit's two values may be, or else the value
+// of the key itself. The longest form, which has commas of its own, comes last.
+func (k Key) limitForms(others ...string) string {
+	k.Kind = k.Of
+	return either(slices.Concat(k.Words, others, []string{k.Accepts()}))
 }
 
 var kindAccepts = map[Kind]string{
@@ -190,7 +217,7 @@ var table = []Key{
 	{Path: "services.*.stderr", Kind: Word, Words: []string{"log", "client", "null"}, Default: "log",
 		Doc: "where the program's standard error goes"},
 	{Path: "services.*.dir", Kind: Path, Default: "/",
-		Doc: "the program's working directory"},
+		Doc: "the program's working directory, inside chroot"},
 	{Path: "services.*.umask", Kind: Mode, Default: `"022"`,
 		Doc: "permissions that files made by the program do not get"},
 	{Path: "services.*.nice", Kind: Integer, Min: -20, Max: 19, Default: "0",
@@ -221,38 +248,81 @@ var table = []Key{
 		Doc: "its group; the user's own when absent"},
 	{Path: "services.*.groups", Kind: List, Forms: "a list of group names or numbers",
 		Doc: "its further groups; the user's own when absent"},
-	{Path: "services.*.chroot", Kind: Path, Status: Planned,
-		Doc: "the directory that is the program's root"},
+	{Path: "services.*.chroot", Kind: Path,
+		Doc: "the directory that is the program's root; run and dir are inside it"},
 
-	{Path: "services.*.rlimits", Kind: Mapping, Doc: "limits of one program (setrlimit(2))", Status: Planned},
-	{Path: "services.*.rlimits.cpu", Kind: Duration, Status: Planned, Doc: "processor time"},
-	{Path: "services.*.rlimits.memory", Kind: Size, Status: Planned, Doc: "address space"},
-	{Path: "services.*.rlimits.data", Kind: Size, Status: Planned, Doc: "data segment"},
-	{Path: "services.*.rlimits.stack", Kind: Size, Status: Planned, Doc: "stack"},
-	{Path: "services.*.rlimits.nofile", Kind: Integer, Max: 1 << 30, Status: Planned, Doc: "open descriptors"},
-	{Path: "services.*.rlimits.nproc", Kind: Integer, Max: mostProcesses, Status: Planned, Doc: "processes of the user"},
-	{Path: "services.*.rlimits.fsize", Kind: Size, Status: Planned, Doc: "size of a file"},
-	{Path: "services.*.rlimits.core", Kind: Size, Default: "0", Status: Planned, Doc: "size of a core dump"},
-	{Path: "services.*.rlimits.memlock", Kind: Size, Status: Planned, Doc: "locked memory"},
+	{Path: "services.*.rlimits", Kind: Mapping, Doc: "limits of one program (setrlimit(2)); one that is absent is superd's own"},
+	{Path: "services.*.rlimits.cpu", Kind: Limit, Of: Seconds, Min: 1, Max: longestCPU, Words: orUnlimited,
+		Doc: "processor time (RLIMIT_CPU)"},
+	{Path: "services.*.rlimits.memory", Kind: Limit, Of: Size, Min: 4 << 10, Words: orUnlimited,
+		Doc: "address space (RLIMIT_AS)"},
+	{Path: "services.*.rlimits.data", Kind: Limit, Of: Size, Min: 4 << 10, Words: orUnlimited,
+		Doc: "private writable memory (RLIMIT_DATA)"},
+	{Path: "services.*.rlimits.stack", Kind: Limit, Of: Size, Min: 4 << 10, Words: orUnlimited,
+		Doc: "stack of the first thread; a quarter of it bounds arguments and environment (RLIMIT_STACK)"},
+	{Path: "services.*.rlimits.nofile", Kind: Limit, Of: Integer, Min: 3, Max: 1 << 30,
+		Doc: "descriptors, counting 0, 1 and 2; the kernel knows no unlimited here but sysctl fs.nr_open (RLIMIT_NOFILE)"},
+	{Path: "services.*.rlimits.nproc", Kind: Limit, Of: Integer, Min: 1, Max: mostProcesses, Words: orUnlimited,
+		Doc: "processes and threads of the user, in all services and elsewhere; not for root (RLIMIT_NPROC)"},
+	{Path: "services.*.rlimits.fsize", Kind: Limit, Of: Size, Words: orUnlimited,
+		Doc: "size of a file that is written (RLIMIT_FSIZE)"},
+	{Path: "services.*.rlimits.core", Kind: Limit, Of: Size, Words: orUnlimited,
+		Doc: "size of a core dump; 0 for none (RLIMIT_CORE)"},
+	{Path: "services.*.rlimits.memlock", Kind: Limit, Of: Size, Words: orUnlimited,
+		Doc: "memory locked into RAM (RLIMIT_MEMLOCK)"},
+	{Path: "services.*.rlimits.msgqueue", Kind: Limit, Of: Size, Words: orUnlimited,
+		Doc: "POSIX message queues of the user (RLIMIT_MSGQUEUE)"},
+	{Path: "services.*.rlimits.sigpending", Kind: Limit, Of: Integer, Max: 1<<31 - 1, Words: orUnlimited,
+		Doc: "signals queued for the user (RLIMIT_SIGPENDING)"},
+	{Path: "services.*.rlimits.locks", Kind: Limit, Of: Integer, Max: 1<<31 - 1, Words: orUnlimited,
+		Doc: "file locks; Linux ignores it (RLIMIT_LOCKS)"},
+	{Path: "services.*.rlimits.rss", Kind: Limit, Of: Size, Words: orUnlimited,
+		Doc: "resident memory; Linux ignores it, see cgroup.memory (RLIMIT_RSS)"},
+	{Path: "services.*.rlimits.nice", Kind: Limit, Of: Integer, Min: 1, Max: 40, Words: orUnlimited,
+		Doc: "how far the program may lower its nice value, as the kernel counts: to 20 less this, so 1 is nice 19 and 40 is -20 (RLIMIT_NICE)"},
+	{Path: "services.*.rlimits.rtprio", Kind: Limit, Of: Integer, Max: 99, Words: orUnlimited,
+		Doc: "highest real-time priority; 0 for none (RLIMIT_RTPRIO)"},
+	{Path: "services.*.rlimits.rttime", Kind: Limit, Of: Duration, Min: 1, Words: orUnlimited,
+		Doc: "processor time under real-time scheduling without a blocking call (RLIMIT_RTTIME)"},
+	{Path: "services.*.rlimits.*", Kind: Mapping, Forms: "a mapping of soft and hard",
+		Doc: "any of these limits with its two values apart; one value alone is both"},
+	{Path: "services.*.rlimits.*.soft", Kind: Mixed, Forms: "one value of the limit",
+		Doc: "what holds; the program may raise it up to hard"},
+	{Path: "services.*.rlimits.*.hard", Kind: Mixed, Forms: "one value of the limit",
+		Doc: "what soft may at most become; not less than soft"},
 
-	{Path: "services.*.cgroup", Kind: Mapping, Doc: "limits of all programs of the service together", Status: Planned},
-	{Path: "services.*.cgroup.memory", Kind: Size, Status: Planned, Doc: "memory"},
-	{Path: "services.*.cgroup.tasks", Kind: Integer, Min: 1, Max: mostProcesses, Status: Planned, Doc: "processes and threads"},
-	{Path: "services.*.cgroup.cpu", Kind: Text, Forms: "a percentage such as 50%", Status: Planned, Doc: "share of one processor"},
+	{Path: "services.*.cgroup", Kind: Mapping, Doc: "limits of all programs of the service together (cgroups(7)); at least one of memory, tasks and cpu"},
+	{Path: "services.*.cgroup.memory", Kind: Size, Min: 1 << 20,
+		Doc: "memory, page cache included (memory.max)"},
+	{Path: "services.*.cgroup.tasks", Kind: Integer, Min: 1, Max: mostProcesses,
+		Doc: "processes and threads (pids.max)"},
+	{Path: "services.*.cgroup.cpu", Kind: Percent, Min: 1, Max: 100 * mostProcessors,
+		Doc: "processor time, as a percentage of one processor: 50% is half of one, 150% one and a half (cpu.max)"},
+	{Path: "services.*.cgroup.per_connection", Kind: Boolean, Default: "false",
+		Doc: "true gives each connection the limits for itself"},
 
-	{Path: "services.*.sandbox", Kind: Mixed, Forms: "none, basic, strict, offline or a mapping", Status: Planned,
-		Doc: "the walls around the program"},
-	{Path: "services.*.sandbox.preset", Kind: Word, Words: []string{"none", "basic", "strict", "offline"}, Status: Planned,
-		Doc: "the walls that the other keys start from"},
-	{Path: "services.*.sandbox.read", Kind: List, Forms: "a list of paths", Status: Planned, Doc: "what may be read"},
-	{Path: "services.*.sandbox.write", Kind: List, Forms: "a list of paths", Status: Planned, Doc: "what may be written"},
-	{Path: "services.*.sandbox.exec", Kind: List, Forms: "a list of paths", Status: Planned, Doc: "what may be executed"},
-	{Path: "services.*.sandbox.network", Kind: Boolean, Default: "true", Status: Planned, Doc: "whether there is a network besides the connection"},
-	{Path: "services.*.sandbox.private_tmp", Kind: Boolean, Default: "false", Status: Planned, Doc: "a /tmp of its own"},
-	{Path: "services.*.sandbox.capabilities", Kind: List, Forms: "a list of capabilities", Default: "[]", Status: Planned, Doc: "what is kept of root's power"},
-	{Path: "services.*.sandbox.no_new_privs", Kind: Boolean, Default: "true", Status: Planned, Doc: "set-user-id programs give no power"},
-	{Path: "services.*.sandbox.system_calls", Kind: Text, Forms: "the name of a set of system calls", Default: "default", Status: Planned,
-		Doc: "the system calls that are let through"},
+	{Path: "services.*.sandbox", Kind: Mixed, Words: presetNames, Forms: "none, basic, strict, offline or a mapping", Default: "basic",
+		Doc: "the walls around the program; a word is the preset alone"},
+	{Path: "services.*.sandbox.preset", Kind: Word, Words: presetNames, Default: "basic",
+		Doc: "what the other keys are when absent"},
+	{Path: "services.*.sandbox.read", Kind: List, Forms: "a list of absolute paths",
+		Doc: "what may be read; with read, write or exec all else of the file system is closed"},
+	{Path: "services.*.sandbox.write", Kind: List, Forms: "a list of absolute paths",
+		Doc: "what may be read and written"},
+	{Path: "services.*.sandbox.exec", Kind: List, Forms: "a list of absolute paths",
+		Doc: "what may be read and executed"},
+	{Path: "services.*.sandbox.network", Kind: Boolean,
+		Doc: "false leaves the program no network but its connection; false in strict and offline"},
+	{Path: "services.*.sandbox.private_tmp", Kind: Boolean,
+		Doc: "a /tmp and a /var/tmp of its own that vanish with the program; true in strict"},
+	{Path: "services.*.sandbox.capabilities", Kind: List, Words: capabilityNames, Forms: "a list of names of capabilities(7)",
+		Doc: "the only capabilities that the program has, with or without CAP_"},
+	{Path: "services.*.sandbox.no_new_privs", Kind: Boolean,
+		Doc: "set-user-ID programs and file capabilities give nothing; false in none"},
+	{Path: "services.*.sandbox.system_calls", Kind: Word, Words: []string{"all", "default", "tight"},
+		Doc: "the system calls that are let through; all in none, tight in strict, else default"},
+	{Path: "services.*.sandbox.best_effort", Kind: Boolean, Default: "false",
+		Doc: "true leaves out, with a warning, the walls that the kernel cannot build"},
 
 	{Path: "services.*.allow", Kind: List, Forms: "a list of networks, uid:NUMBER and gid:NAME", Status: Planned,
 		Doc: "who may come in; the most specific rule of allow and deny wins"},
@@ -290,7 +360,7 @@ var table = []Key{
 	{Path: "services.*.timeout.session", Kind: Duration, Default: "0", Doc: "whole life of a program; 0 is off"},
 	{Path: "services.*.timeout.idle", Kind: Duration, Default: "0", Doc: "time without a byte in either direction; 0 is off"},
 	{Path: "services.*.timeout.first_byte", Kind: Duration, Default: "0", Status: Planned, Doc: "time until the client's first byte; 0 is off"},
-	{Path: "services.*.timeout.stop", Kind: Duration, Min: 1, Default: "5s", Forms: "a duration of more than 0, such as 10s",
+	{Path: "services.*.timeout.stop", Kind: Duration, Min: 1, Default: "5s",
 		Doc: "time that a program has between TERM and KILL"},
 
 	{Path: "services.*.failures", Kind: Mapping, Status: Planned, Doc: "pause a service whose program keeps failing"},

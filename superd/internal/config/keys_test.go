@@ -2,6 +2,7 @@ package config
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -34,6 +35,7 @@ func TestKeysIsACopy(t *testing.T) {
 
 // with is a good file in which the key at path has the value.
 func with(path, value string) string {
+	path = strings.Replace(path, "rlimits.*", "rlimits.nofile", 1)
 	names := strings.Split(strings.ReplaceAll(path, "*", "echo"), ".")
 	if names[0] != "services" {
 		return "{" + nested(names, value) + ", services: {echo: {listen: 0, builtin: echo}}}"
@@ -48,6 +50,10 @@ func with(path, value string) string {
 		}
 	case "run", "argv0":
 		fill = "run: /bin/cat, listen: 0"
+	case "cgroup":
+		if len(rest) > 1 && rest[1] != "memory" {
+			return "services: {echo: {cgroup: {memory: 64M, " + nested(rest[1:], value) + "}, builtin: echo, listen: 0}}"
+		}
 	case "builtin", "text":
 		fill = "listen: 0"
 	}
@@ -65,7 +71,10 @@ func TestDefaultsCanBeWritten(t *testing.T) {
 		if k.Default == "" || k.Status == Planned {
 			continue
 		}
-		got := parse(t, with(k.Path, k.Default))
+		got, unwritten := parse(t, with(k.Path, k.Default)), unwritten
+		if strings.HasPrefix(k.Path, "services.*.cgroup.") {
+			unwritten = parse(t, with("services.*.cgroup", "{memory: 64M}"))
+		}
 		for i, s := range got.Services {
 			equal(t, bareListen(s), bareListen(unwritten.Services[i]))
 		}
@@ -118,11 +127,47 @@ func TestOnlyTheDefaultIsAccepted(t *testing.T) {
 // TestWordsAreAccepted tries each word that the table lists.
 func TestWordsAreAccepted(t *testing.T) {
 	for _, k := range Keys() {
-		if k.Kind != Word || k.Status != Works {
+		if k.Status != Works {
 			continue
 		}
 		for _, word := range k.Words {
+			if k.Kind == List {
+				word = "[" + word + "]"
+			}
 			parse(t, with(k.Path, word))
+		}
+	}
+}
+
+// TestBoundsAreAccepted tries the least and the most that the table lists, and
+// one step further. A size's bounds have no such step.
+func TestBoundsAreAccepted(t *testing.T) {
+	written := map[Kind]func(n int) string{
+		Integer: strconv.Itoa,
+		Seconds: func(n int) string { return strconv.Itoa(n) + "s" },
+		Percent: func(n int) string { return strconv.Itoa(n) + "%" },
+		Size:    func(n int) string { return sizeText(uint64(n)) },
+	}
+	for _, k := range Keys() {
+		kind := k.Kind
+		if kind == Limit {
+			kind = k.Of
+		}
+		write := written[kind]
+		if write == nil || k.Status != Works {
+			continue
+		}
+		for _, n := range []int{k.Min, max(k.Min, k.Max)} {
+			parse(t, with(k.Path, write(n)))
+		}
+		if kind == Size {
+			continue
+		}
+		for _, n := range []int{k.Min - 1, k.Max + 1} {
+			text := with(k.Path, write(n))
+			if got := problemsOf(t, text); !strings.Contains(got, "must be "+k.Accepts()) {
+				t.Errorf("%s: %s", text, got)
+			}
 		}
 	}
 }

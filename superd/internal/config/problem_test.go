@@ -70,6 +70,45 @@ func TestWhere(t *testing.T) {
 	equal(t, (&Service{}).Where("user"), Position{})
 }
 
+// TestWhereOfWalls: what this package cannot know about walls, a kernel says
+// of the key.
+func TestWhereOfWalls(t *testing.T) {
+	s := parse(t, `services:
+  echo:
+    listen: 7
+    builtin: echo
+    chroot: /srv
+    rlimits: {nofile: 64, core: {soft: 0, hard: 1M}}
+    cgroup: {memory: 64M}
+    sandbox:
+      read: [/usr, /etc]
+      capabilities: [kill]
+`).Services[0]
+	for key, want := range map[string]string{
+		"chroot":                  "5:13",
+		"rlimits":                 "6:14",
+		"rlimits.nofile":          "6:23",
+		"rlimits.nofile.hard":     "6:23",
+		"rlimits.core.hard":       "6:49",
+		"rlimits.cpu":             "6:14",
+		"cgroup":                  "7:13",
+		"cgroup.cpu":              "7:13",
+		"sandbox":                 "9:7",
+		"sandbox.read[1]":         "9:20",
+		"sandbox.capabilities[0]": "10:22",
+		"sandbox.network":         "9:7",
+	} {
+		if got := s.Where(key).String(); got != "test.yaml:"+want {
+			t.Errorf("%s is at %s, want %s", key, got, want)
+		}
+	}
+	equal(t, s.Problem("sandbox.read[0]", "does not exist", "").Error(),
+		"test.yaml:9:14: services.echo.sandbox.read[0]: does not exist")
+	bare := parse(t, "services: {echo: {listen: 7, builtin: echo}}").Services[0]
+	equal(t, bare.Problem("sandbox", "is not possible", "").Error(),
+		"test.yaml:1:12: services.echo.sandbox: is not possible")
+}
+
 func TestLoad(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "superd.yaml")

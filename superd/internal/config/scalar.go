@@ -44,6 +44,9 @@ func (d *decoder) text(v value) string {
 
 func (s section) filePath(name string) string {
 	v := s.get(name)
+	if v.node == nil {
+		return ""
+	}
 	path := s.d.text(v)
 	if hasText(v.node) && !strings.HasPrefix(path, "/") {
 		s.d.wrong(v, "begin it with /")
@@ -78,7 +81,13 @@ func didYouMean(word string) string {
 	return "did you mean " + word + "?"
 }
 
-func (s section) boolean(name string) bool { return s.d.boolean(s.get(name)) }
+func (s section) boolean(name string) bool {
+	v := s.get(name)
+	if v.node == nil {
+		return false
+	}
+	return s.d.boolean(v)
+}
 
 func (d *decoder) boolean(v value) bool {
 	switch {
@@ -226,6 +235,11 @@ func listHint(n *yaml.Node) string {
 
 // names reads a list whose items are checked by check, and differ.
 func (s section) names(name string, check func(text string) error) []string {
+	return s.namesIn(name, func(text string) (string, error) { return text, check(text) })
+}
+
+// namesIn reads a list whose items differ in the final form that form gives them.
+func (s section) namesIn(name string, form func(text string) (string, error)) []string {
 	v := s.get(name)
 	if v.node == nil {
 		return nil
@@ -234,13 +248,14 @@ func (s section) names(name string, check func(text string) error) []string {
 	seen := map[string]bool{}
 	for _, item := range s.d.list(v) {
 		text, ok := s.d.item(item)
+		final, err := form(text)
 		switch {
 		case !ok:
-		case seen[text]:
+		case seen[final]:
 			s.d.bad(item, quote(text)+" is repeated", "")
 		default:
-			s.d.fault(item, check(text))
-			names, seen[text] = append(names, text), true
+			s.d.fault(item, err)
+			names, seen[final] = append(names, final), true
 		}
 	}
 	return names

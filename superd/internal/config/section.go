@@ -29,7 +29,7 @@ func (s section) read(v value, prefix string) {
 		name := join(prefix, e.name)
 		key := index.byPath[join(s.pattern, name)]
 		switch {
-		case key == nil || e.name == "" || strings.Contains(e.name, "."):
+		case key == nil || e.name == "" || strings.ContainsAny(e.name, ".*"):
 			s.d.unknown(e, join(s.pattern, prefix))
 		case key.Status == Planned:
 			s.d.report(e.at, e.path, "not supported yet", "")
@@ -108,7 +108,7 @@ func (d *decoder) entry(v value, key, content *yaml.Node) (entry, bool) {
 }
 
 // fewKeys is how many keys a message may list.
-const fewKeys = 10
+const fewKeys = 16
 
 // unknown reports a key that is not in the table, and what may be meant.
 func (d *decoder) unknown(e entry, pattern string) {

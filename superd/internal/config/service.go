@@ -86,6 +86,10 @@ func (s section) service(name string) *Service {
 		Group:       s.account("group"),
 		Groups:      s.names("groups", checkAccount),
 		GroupsSet:   s.written("groups"),
+		Chroot:      s.filePath("chroot"),
+		Rlimits:     s.rlimits(),
+		Sandbox:     s.sandbox(),
+		Cgroup:      s.cgroup(),
 		Max:         s.max(),
 		Timeout: Timeouts{
 			Session: s.duration("timeout.session"),

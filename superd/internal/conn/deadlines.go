@@ -3,10 +3,14 @@ package conn
 import (
 	"container/heap"
 	"math"
+	"time"
 )
 
 // notDue is the deadline of a record that has none.
 const notDue = math.MaxInt64
+
+// later is the deadline d after now, none where that is beyond all time.
+func later(now int64, d time.Duration) int64 { return now + min(int64(d), notDue-now) }
 
 // deadlines is a heap of the records that have one, the earliest first.
 type deadlines []*record
@@ -39,6 +43,7 @@ func (d *deadlines) set(r *record, due int64) {
 	switch {
 	case due == notDue:
 		d.remove(r)
+		r.due = notDue
 	case r.heap >= 0:
 		r.due = due
 		heap.Fix(d, r.heap)

@@ -54,6 +54,9 @@ func groupLives(c spawn.Child) bool { return signalGroup(c, 0) == nil }
 // endLeftovers ends the processes that outlived r's program: they are counted
 // for the record, then TERM, then KILL.
 func (t *Table) endLeftovers(r *record) {
+	if r.killAt == 0 {
+		r.killAt = later(t.now, r.service.Stop)
+	}
 	r.state = leftovers
 	t.uncounted = append(t.uncounted, r)
 	t.count()
@@ -85,12 +88,11 @@ func (t *Table) count() {
 // them are zombies whose parent is about to reap them.
 func (t *Table) counted(r *record, n int) {
 	if r.ended.Leftovers = n; n == 0 {
-		t.report(r)
+		t.conclude(r)
 		return
 	}
 	signalGroup(r.child, unix.SIGTERM)
 	signalGroup(r.child, unix.SIGCONT)
-	r.killAt = t.now + int64(r.service.Stop)
 	t.arm(r, t.now+int64(recheck))
 }
 
@@ -103,8 +105,8 @@ const (
 // is up.
 func (t *Table) pressLeftovers(r *record) {
 	switch {
-	case !groupLives(r.child), t.now >= r.killAt+int64(giveUp):
-		t.report(r)
+	case !groupLives(r.child), t.now >= later(r.killAt, giveUp):
+		t.conclude(r)
 		return
 	case t.now >= r.killAt:
 		signalGroup(r.child, unix.SIGKILL)

@@ -33,7 +33,7 @@ type record struct {
 	ended   event.Exit
 	cause   error // why the program could not be started
 	alone   bool  // processes outlived the program and keep the connection
-	killAt  int64 // when what is left is killed
+	killAt  int64 // when KILL comes, once TERM was sent
 	text    lineCutter
 
 	names [3][]byte // memory of who's id, peer and local
@@ -48,6 +48,7 @@ const (
 	killed                 // KILL was sent
 	unreaped               // ended, but a debugger has to see it first
 	leftovers              // ended; processes of its group are being ended
+	untold                 // ended; the kernel has not said yet for which system call
 	draining               // ended; the client's input is drained until it closes
 )
 
@@ -70,7 +71,7 @@ func (r *record) begin(s *Service, p *Peer, i *ids) {
 func (r *record) limit(now int64) int64 {
 	r.idleAt = 0
 	if r.service.Idle > 0 {
-		r.idleAt = now + int64(r.service.Idle)
+		r.idleAt = later(now, r.service.Idle)
 	}
 	return r.nextLimit(now)
 }
@@ -79,7 +80,7 @@ func (r *record) limit(now int64) int64 {
 func (r *record) nextLimit(now int64) int64 {
 	due := int64(notDue)
 	if r.service.Session > 0 {
-		due = now + int64(r.service.Session-time.Since(r.started))
+		due = later(now, r.service.Session-time.Since(r.started))
 	}
 	if r.idleAt > 0 {
 		due = min(due, r.idleAt)

@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"slices"
 	"time"
 	"unsafe"
 
@@ -10,6 +11,9 @@ import (
 // readStderr logs a part of what r's program wrote to descriptor 2; the set
 // reports what is left, after everybody else has had a turn.
 func (t *Table) readStderr(r *record) bool {
+	if r.stderr < 0 {
+		return false
+	}
 	n, err := unix.Read(r.stderr, t.buffer)
 	switch {
 	case n > 0:
@@ -18,10 +22,17 @@ func (t *Table) readStderr(r *record) bool {
 	case err == unix.EAGAIN || err == unix.EINTR:
 		return false
 	}
-	// Every writer has closed it; the program may live on.
-	t.poll.closeFD(r.stderr)
-	r.stderr = -1
+	t.closeStderr(r) // every writer has closed it; the program may live on
 	return false
+}
+
+// closeStderr forgets the number with the descriptor: an event of it that is
+// under way already must not find another's.
+func (t *Table) closeStderr(r *record) {
+	if r.stderr >= 0 {
+		t.poll.closeFD(r.stderr)
+		r.stderr = -1
+	}
 }
 
 func (r *record) logLine(line []byte, cut bool) { r.service.Events.Stderr(&r.who, line, cut) }
@@ -30,9 +41,10 @@ func (r *record) logLine(line []byte, cut bool) { r.service.Events.Stderr(&r.who
 // capacity, as pipe(7) allows it to be set.
 const pipeSize = 1 << 20
 
-// drainStderr logs what r's program had written before its end.
+// drainStderr logs what r's program, and the processes that outlived it, had
+// written before their end.
 func (t *Table) drainStderr(r *record) {
-	for read := 0; r.stderr >= 0 && read < pipeSize && t.readStderr(r); read += len(t.buffer) {
+	for read := 0; read < pipeSize && t.readStderr(r); read += len(t.buffer) {
 	}
 	r.text.flush(r.logLine)
 }
@@ -57,39 +69,6 @@ func (t *Table) idleness(r *record) time.Duration {
 	return time.Duration(min(t.info.Last_data_recv, t.info.Last_data_sent)) * time.Millisecond
 }
 
-// States of a TCP connection as TCP_INFO tells them (net/tcp_states.h).
-const (
-	tcpEstablished = 1
-	tcpFinWait1    = 4
-	tcpFinWait2    = 5
-	tcpTimeWait    = 6
-	tcpCloseWait   = 8
-	tcpLastAck     = 9
-	tcpClosing     = 11
-)
-
-// countBytes notes how many bytes came in, whether or not the program read
-// them, and how many it wrote. The kernel counts a FIN as a byte.
-func (t *Table) countBytes(r *record) {
-	r.ended.BytesIn, r.ended.BytesOut = -1, -1
-	if !t.lookAtTCP(r) {
-		return
-	}
-	in, out := int64(t.info.Bytes_received), int64(t.info.Bytes_acked)
-	if unsent, err := unix.IoctlGetInt(r.kept, unix.SIOCOUTQ); err == nil {
-		out += int64(unsent)
-	}
-	switch t.info.State {
-	case tcpCloseWait, tcpLastAck, tcpClosing, tcpTimeWait:
-		in--
-	}
-	switch t.info.State {
-	case tcpFinWait1, tcpFinWait2, tcpLastAck, tcpClosing, tcpTimeWait:
-		out--
-	}
-	r.ended.BytesIn, r.ended.BytesOut = in, out
-}
-
 // linger lets r's connection go. Closing a TCP connection on input that is
 // unread, or still to come, resets it, and the reset destroys the end of the
 // answer on its way: so our side is shut down first, and what comes is drained
@@ -106,7 +85,7 @@ func (t *Table) linger(r *record) {
 		return
 	}
 	r.state = draining
-	t.arm(r, t.now+int64(r.service.Linger))
+	t.arm(r, min(later(t.now, r.service.Linger), t.latest))
 	t.crowd(key{slot: r.slot, use: r.use})
 }
 
@@ -141,23 +120,45 @@ func (t *Table) drained(r *record) bool {
 // beyond it, the oldest have waited long enough.
 const mostLingering = 1024
 
-// crowd adds a draining connection to the queue.
+// MostLingering is how many descriptors connections can have that have given
+// their place back: fewer where the limit of open files is low.
+func MostLingering() int {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return mostLingering
+	}
+	return int(min(limit.Cur/8, mostLingering))
+}
+
+// crowd adds a draining connection to the queue. Those that have gone stay in
+// it until they are as many as may wait.
 func (t *Table) crowd(k key) {
+	t.drains++
 	t.lingering = append(t.lingering, k)
-	if len(t.lingering) <= mostLingering {
-		return
+	if len(t.lingering) > 2*t.mostDrains {
+		t.lingering = slices.DeleteFunc(t.lingering, func(k key) bool { return t.findDraining(k) == nil })
 	}
-	oldest := t.lingering[0]
-	t.lingering = t.lingering[1:]
-	if r := t.find(oldest); r != nil && r.state == draining {
-		t.finish(r)
+	for t.drains > t.mostDrains {
+		if r := t.findDraining(t.lingering[0]); r != nil {
+			t.finish(r)
+		}
+		t.lingering = t.lingering[1:]
 	}
+}
+
+// findDraining returns the record of k where its connection is still drained.
+func (t *Table) findDraining(k key) *record {
+	if r := t.find(k); r != nil && r.state == draining {
+		return r
+	}
+	return nil
 }
 
 // finish closes the last descriptor of r's connection.
 func (t *Table) finish(r *record) {
 	switch {
-	case r.kept >= 0 && r.state == draining:
+	case r.state == draining:
+		t.drains--
 		t.poll.closeFD(r.kept)
 	case r.kept >= 0:
 		unix.Close(r.kept)

@@ -49,6 +49,8 @@ type Table struct {
 	poll   *poller
 	ids    ids
 
+	mostDrains int // how many records may be draining; immutable
+
 	mu     sync.Mutex
 	slots  []*record // by the number that epoll reports; guarded by mu
 	free   []*record // guarded by mu
@@ -58,7 +60,9 @@ type Table struct {
 
 	// What only Watch touches.
 	now       int64 // nanoseconds since begin
+	latest    int64 // when Stop wants all to be over
 	lingering []key // oldest first; entries of records that went on are stale
+	drains    int   // records that are draining
 	uncounted []*record
 	counting  bool
 	buffer    []byte
@@ -77,12 +81,14 @@ func New(engine *spawn.Engine) (*Table, error) {
 	}
 	now := time.Now()
 	return &Table{
-		engine: engine,
-		poll:   p,
-		ids:    newIDs(now),
-		begin:  now,
-		buffer: make([]byte, 64<<10),
-		done:   make(chan struct{}),
+		engine:     engine,
+		poll:       p,
+		ids:        newIDs(now),
+		mostDrains: MostLingering(),
+		begin:      now,
+		latest:     notDue,
+		buffer:     make([]byte, 64<<10),
+		done:       make(chan struct{}),
 	}, nil
 }
 
@@ -123,6 +129,7 @@ func (t *Table) equip(r *record, fd int) (streams spawn.Streams, err error) {
 		if r.stderr, streams.Stderr, err = t.pipe(); err != nil {
 			return streams, failure("open a pipe for descriptor 2", err)
 		}
+		entrust(streams.Stderr, r.service.Plan.Identity())
 	}
 	return streams, nil
 }
@@ -144,18 +151,29 @@ func (t *Table) pipe() (read, write int, err error) {
 	return read, ends[1], nil
 }
 
-// handOver gives r, complete, to Watch.
+// entrust gives the program's user the pipe, since opening /dev/stderr anew
+// needs the permission of the pipe's owner (proc(5)). Where superd may not
+// give it away, a program can still write to descriptor 2 itself.
+func entrust(pipe int, id *spawn.Identity) {
+	if id != nil {
+		unix.Fchown(pipe, int(id.UID), int(id.GID))
+	}
+}
+
+// handOver gives r, complete, to Watch, and does not look at it afterwards.
 func (t *Table) handOver(r *record) {
+	stderr, pidfd, slot, use := r.stderr, r.child.PIDFD, r.slot, r.use
+	due := r.limit(t.sinceBegin())
 	t.mu.Lock()
 	r.watched = true
 	t.mu.Unlock()
-	t.arm(r, r.limit(t.sinceBegin()))
+	t.arm(r, due)
 	var err error
-	if r.stderr >= 0 {
-		err = t.poll.add(r.stderr, key{r.slot, r.use, stderrReadable})
+	if stderr >= 0 {
+		err = t.poll.add(stderr, key{slot, use, stderrReadable})
 	}
 	if err == nil {
-		err = t.poll.add(r.child.PIDFD, key{r.slot, r.use, processEnded})
+		err = t.poll.add(pidfd, key{slot, use, processEnded})
 	}
 	if err != nil {
 		t.order(func() { t.lose(r) })

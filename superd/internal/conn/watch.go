@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"math"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -89,12 +90,17 @@ func (t *Table) announceEmpty() {
 	t.emptied = nil
 }
 
+// NoLimit leaves programs all of their service's stop time.
+const NoLimit time.Duration = math.MaxInt64
+
 // Stop ends every program: TERM to its process group now, KILL after its
-// service's stop time, but not later than limit. The records say reason.
+// service's stop time, but not later than limit; nothing lingers longer. The
+// records say reason.
 func (t *Table) Stop(reason string, limit time.Duration) {
 	t.order(func() {
+		t.latest = min(t.latest, later(t.now, limit))
 		for _, r := range t.watched() {
-			t.hurry(r, reason, limit)
+			t.hurry(r, reason)
 		}
 	})
 }
@@ -111,19 +117,16 @@ func (t *Table) watched() (list []*record) {
 	return list
 }
 
-func (t *Table) hurry(r *record, reason string, limit time.Duration) {
-	switch r.state {
-	case running:
+func (t *Table) hurry(r *record, reason string) {
+	if r.state == running {
 		t.stop(r, reason)
-		t.arm(r, t.now+int64(min(limit, r.service.Stop)))
+	}
+	r.killAt = min(r.killAt, t.latest)
+	switch r.state {
 	case stopping:
-		t.mu.Lock()
-		t.due.set(r, min(r.due, t.now+int64(limit)))
-		t.mu.Unlock()
-	case leftovers:
-		r.killAt = min(r.killAt, t.now+int64(limit))
+		t.arm(r, r.killAt)
 	case draining:
-		t.arm(r, min(r.due, t.now+int64(limit)))
+		t.arm(r, min(r.due, t.latest))
 	}
 }
 
@@ -139,6 +142,9 @@ func (t *Table) overdue(r *record) {
 		t.reap(r)
 	case leftovers:
 		t.pressLeftovers(r)
+	case untold:
+		r.ended.Call, _ = t.engine.Violation(r.child.PID)
+		t.report(r)
 	case draining:
 		t.finish(r)
 	}
@@ -162,7 +168,7 @@ func (t *Table) checkLimits(r *record) {
 			t.stop(r, ReasonIdle)
 			return
 		}
-		r.idleAt = t.now + int64(left)
+		r.idleAt = later(t.now, left)
 	}
 	t.arm(r, r.nextLimit(t.now))
 }
@@ -173,7 +179,8 @@ func (t *Table) stop(r *record, reason string) {
 	r.state, r.ended.Reason = stopping, reason
 	r.signal(unix.SIGTERM)
 	r.signal(unix.SIGCONT)
-	t.arm(r, t.now+int64(r.service.Stop))
+	r.killAt = later(t.now, r.service.Stop)
+	t.arm(r, r.killAt)
 }
 
 // signal sends sig to the program's process group. The group does not exist
@@ -203,15 +210,14 @@ func (t *Table) reap(r *record) {
 	t.arm(r, notDue)
 	r.note(end)
 	r.cause = t.engine.Failure(r.child)
-	t.drainStderr(r)
 	t.countBytes(r)
 	if !groupLives(r.child) {
-		t.report(r)
+		t.conclude(r)
 		return
 	}
 	if r.service.Leave {
 		r.alone = true
-		t.report(r)
+		t.conclude(r)
 		return
 	}
 	t.endLeftovers(r)
@@ -224,20 +230,36 @@ func (r *record) note(end spawn.End) {
 	r.ended.Duration = time.Since(r.started)
 }
 
+// conclude reports r's end, once it is known which system call its sandbox has
+// killed it for; the kernel's record can come a moment later than the death.
+func (t *Table) conclude(r *record) {
+	if r.ended.Signal == unix.SIGSYS {
+		call, known := t.engine.Violation(r.child.PID)
+		if !known {
+			r.state = untold
+			t.arm(r, t.now+int64(spawn.RecordDelay))
+			return
+		}
+		r.ended.Call = call
+	}
+	t.report(r)
+}
+
 // report writes the one record of r's end, gives its place back, and lets the
 // connection go.
 func (t *Table) report(r *record) {
+	t.drainStderr(r)
 	if r.cause != nil {
 		r.service.Events.Refused(&r.who, event.ReasonSpawn, r.cause)
 	} else {
 		r.service.Events.Exited(&r.who, &r.ended)
 	}
-	if r.stderr >= 0 {
-		t.poll.closeFD(r.stderr)
-	}
+	t.closeStderr(r)
 	if r.child.PIDFD >= 0 {
 		unix.Close(r.child.PIDFD)
+		r.child.PIDFD = -1
 	}
+	t.engine.Release(r.child, r.service.Leave)
 	r.service.Release(r.peer.Remote.Addr())
 	t.linger(r)
 }

@@ -55,7 +55,7 @@ func consoleForm(color bool) form {
 		TimeFormat: "15:04:05",
 		PartsOrder: []string{fieldTime, zerolog.LevelFieldName, fieldService, zerolog.MessageFieldName},
 		FieldsOrder: []string{
-			fieldConn, fieldPeer, fieldLocal, fieldPid, fieldStatus, fieldSignal, fieldReason,
+			fieldConn, fieldPeer, fieldLocal, fieldPid, fieldStatus, fieldSignal, fieldCall, fieldReason,
 			fieldDuration, fieldUser, fieldSystem, fieldMaxRSS, fieldBytesIn, fieldBytesOut,
 			fieldLeftovers, fieldSuppressed, fieldText, fieldCut,
 		},

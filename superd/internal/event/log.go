@@ -25,6 +25,7 @@ const (
 	fieldPid        = "pid"
 	fieldStatus     = "status"
 	fieldSignal     = "signal"
+	fieldCall       = "syscall"
 	fieldDuration   = "duration_ms"
 	fieldUser       = "user_ms"
 	fieldSystem     = "system_ms"

@@ -25,6 +25,7 @@ type Exit struct {
 	MaxRSSKB               int64
 	BytesIn, BytesOut      int64 // -1: not known, left out
 
+	Call      string // the system call that the sandbox killed it for; "" is left out
 	Reason    string // why superd ended it: timeout.session, timeout.idle, drain, stop; "": it ended by itself
 	Leftovers int    // how many processes of its group outlived it; 0 is left out
 }
@@ -37,9 +38,9 @@ type Service struct {
 	log    *Log           // immutable
 	logger zerolog.Logger // immutable
 
-	accepted, started, exited, failed atomic.Uint64
-	refused                           [NumReasons]atomic.Uint64
-	refusals                          refusals
+	accepted, exited, failed atomic.Uint64
+	refused                  [NumReasons]atomic.Uint64
+	refusals                 refusals
 }
 
 // Listening records that the service can be reached at an address.
@@ -57,10 +58,9 @@ func (s *Service) Accepted(c *Conn) {
 	}
 }
 
-// Started records that the connection's program runs. It is live until Exited. A connection that an
-// upgrade brought along is recorded as started once more: counters begin with the process.
+// Started records that a process for the connection's program exists. Where it never becomes the program,
+// Refused follows.
 func (s *Service) Started(c *Conn) {
-	s.started.Add(1)
 	if e := s.logger.Debug(); e != nil {
 		s.about(e, c).Msg("started")
 	}
@@ -91,6 +91,9 @@ func (s *Service) Exited(c *Conn, x *Exit) {
 	}
 	if x.BytesOut >= 0 {
 		e = e.Int64(fieldBytesOut, x.BytesOut)
+	}
+	if x.Call != "" {
+		e = e.Str(fieldCall, x.Call)
 	}
 	if x.Reason != "" {
 		e = e.Str(fieldReason, x.Reason)
@@ -139,7 +142,7 @@ func connection(e *zerolog.Event, c *Conn) *zerolog.Event {
 
 // Counts are the counters of a service since the process began. All but Live only grow.
 type Counts struct {
-	Live     uint64 // started and not exited
+	Live     uint64 // accepted, and neither refused nor exited yet
 	Accepted uint64
 	Exited   uint64
 	Failed   uint64 // of those exited: with a status other than 0, or by a signal
@@ -158,15 +161,13 @@ func (c *Counts) RefusedTotal() uint64 {
 // Counts reads the counters, each by itself: connections come and go meanwhile.
 func (s *Service) Counts() Counts {
 	c := Counts{
-		Failed:   s.failed.Load(), // before Exited: Failed never exceeds it
-		Exited:   s.exited.Load(), // before started, for the same reason
-		Accepted: s.accepted.Load(),
-	}
-	if started := s.started.Load(); started > c.Exited { // a program may be reaped before it is recorded as started
-		c.Live = started - c.Exited
+		Failed: s.failed.Load(), // before Exited: Failed never exceeds it
+		Exited: s.exited.Load(), // before Accepted, for the same reason
 	}
 	for i := range c.Refused {
 		c.Refused[i] = s.refused[i].Load()
 	}
+	c.Accepted = s.accepted.Load()
+	c.Live = c.Accepted - min(c.Accepted, c.Exited+c.RefusedTotal())
 	return c
 }

@@ -49,7 +49,7 @@ func (s *Set) openTogether(list []config.Listener, door Door) (opened []*Socket,
 	for _, k := range opened {
 		if err := s.add(k); err != nil {
 			unix.Close(k.fd)
-			problems = append(problems, problem(&list[0], k.local, err))
+			problems = append(problems, s.problem(&list[0], k.local, err))
 		}
 	}
 	return opened, problems
@@ -64,7 +64,7 @@ func (s *Set) openWithPort(list []config.Listener, door Door) (opened []*Socket,
 		}
 		k, err := s.open(l, addr, door)
 		if err != nil && !(l.Optional && noFamily(err)) {
-			problems = append(problems, problem(l, addr, err))
+			problems = append(problems, s.problem(l, addr, err))
 		}
 		if err == nil {
 			opened = append(opened, k)
@@ -188,15 +188,22 @@ func (s *Set) add(k *Socket) error {
 // Abandon closes all sockets of a set that was never served.
 func (s *Set) Abandon() { s.free() }
 
+func (s *Set) holder(port uint16) string {
+	if s.holders == nil {
+		s.holders = findHolders()
+	}
+	return s.holders.of(port)
+}
+
 // problem puts what went wrong with a listener into words, and adds what an
 // administrator would look up next.
-func problem(l *config.Listener, addr netip.AddrPort, err error) config.Problem {
+func (s *Set) problem(l *config.Listener, addr netip.AddrPort, err error) config.Problem {
 	var errno unix.Errno
 	errors.As(err, &errno)
 	p := config.Problem{At: l.At, Path: l.Path, What: fmt.Sprintf("cannot listen on %s: %s (%s)", addr, errno.Error(), unix.ErrnoName(errno))}
 	switch errno {
 	case unix.EADDRINUSE:
-		p.Hint = "port " + strconv.Itoa(int(addr.Port())) + " is held by " + holder(addr.Port())
+		p.Hint = "port " + strconv.Itoa(int(addr.Port())) + " is held by " + s.holder(addr.Port())
 	case unix.EACCES:
 		p.Hint = "ports below 1024 need root, or CAP_NET_BIND_SERVICE"
 	case unix.EADDRNOTAVAIL:

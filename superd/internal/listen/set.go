@@ -32,6 +32,7 @@ type Set struct {
 	set, waker int
 	above      func(fd int) (int, error) // moves what lives long out of accept's way
 	complain   func(error)               // accept is out of something; called once for each such time
+	holders    *holders                  // of ports that were taken when Open was to open them; nil where none was
 
 	mu     sync.Mutex
 	orders []func() // for Serve to run; guarded by mu

@@ -39,6 +39,8 @@ type Child struct {
 	PIDFD int // above the window, closed on exec; the caller's to close
 	in    *instance
 	use   uint32
+	group *cgroup
+	leaf  *leaf // of group; nil where the child has no cgroup of its own
 }
 
 // Streams are the descriptors of one spawn. Start takes both over and closes
@@ -65,9 +67,9 @@ func (e *Engine) Start(p *Plan, s Streams, f *Facts) (Child, error) {
 	}
 	if err != nil {
 		e.abandon(in)
-		return Child{}, err
+		return Child{PIDFD: -1}, err
 	}
-	c := Child{PID: in.pid, in: in, use: in.use}
+	c := Child{PID: in.pid, in: in, use: in.use, group: p.walls.cgroup, leaf: in.leaf}
 	pidfd := int(in.pidfd)
 	e.depart(in)
 	if c.PIDFD, err = e.window.above(pidfd); err != nil {
@@ -115,15 +117,11 @@ func (in *instance) prepare(s Streams, f *Facts) error {
 	p := in.plan
 	in.done, in.failed, in.errno, in.reported = 0, 0, 0, false
 	highest := max(s.Connection, s.Stderr)
-	if p.spec.Image != nil {
-		image, err := p.spec.Image.lend()
-		if err != nil {
-			return err
-		}
-		in.hold(image)
-		in.steps[p.image].args[0] = uintptr(image)
-		highest = max(highest, image)
+	last, err := in.lend()
+	if err != nil {
+		return err
 	}
+	highest = max(highest, last)
 	in.steps[p.unshare].args[0] = uintptr(highest + 1)
 	in.steps[p.stdin].args[0] = uintptr(s.Connection)
 	in.steps[p.stdout].args[0] = uintptr(s.Connection)
@@ -134,8 +132,15 @@ func (in *instance) prepare(s Streams, f *Facts) error {
 		in.steps[p.stderr].args[0] = uintptr(s.Connection)
 	}
 	in.describe(f)
+	if c := p.walls.cgroup; c != nil {
+		return c.enter(in)
+	}
 	return nil
 }
+
+// aboard is what an instance's tid holds while its child is in our memory: the
+// kernel zeroes it, and nobody asks for more.
+const aboard = 1
 
 // patience is how clone3 is tried again while the system has no process to
 // give (EAGAIN): the delays add up to a quarter of a second, in which the
@@ -144,10 +149,12 @@ var patience = []time.Duration{1, 2, 4, 8, 16, 32, 64, 128}
 
 func launchPatiently(in *instance) error {
 	for try := 0; ; try++ {
+		atomic.StoreUint32(&in.tid, aboard)
 		in.pid = launch(in)
 		if in.pid > 0 {
 			return nil
 		}
+		atomic.StoreUint32(&in.tid, 0)
 		errno := unix.Errno(-in.pid)
 		if errno != unix.EAGAIN || try == len(patience) {
 			return &Failure{Words: "start a process", Errno: errno, Hint: startHints[errno]}
@@ -161,6 +168,9 @@ func (e *Engine) abandon(in *instance) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	in.closeLows()
+	if in.leaf != nil {
+		in.plan.walls.cgroup.giveBack(in.leaf)
+	}
 	in.plan.recycle(in)
 }
 
@@ -250,8 +260,22 @@ func (p *Plan) reclaim() {
 }
 
 func (p *Plan) recycle(in *instance) {
+	in.leaf = nil
 	in.use++
 	p.free = append(p.free, in)
+}
+
+// Release gives back what c, which has been reaped, had of its own beside its
+// descriptors: its cgroup, in which everything that is left is killed unless
+// the service leaves it alone.
+func (e *Engine) Release(c Child, leave bool) {
+	if c.leaf == nil {
+		return
+	}
+	if !leave {
+		c.leaf.killAll()
+	}
+	c.group.giveBack(c.leaf)
 }
 
 // Failure tells why c, which has ended, never became its program; nil when it

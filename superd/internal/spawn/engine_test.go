@@ -23,6 +23,17 @@ func script(text string) Spec {
 		Env: []string{"PATH=" + DefaultPath}}
 }
 
+// compile makes a plan that is closed with the test.
+func compile(t testing.TB, e *Engine, s Spec) *Plan {
+	t.Helper()
+	p, err := e.Compile(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
 var someFacts = Facts{
 	ID:         []byte("abc-1"),
 	Remote:     netip.MustParseAddrPort("192.0.2.7:4711"),
@@ -72,8 +83,12 @@ func answer(t testing.TB, e *Engine, p *Plan) (string, End, error) {
 
 func mustAnswer(t testing.TB, s Spec) string {
 	t.Helper()
-	e := NewEngine()
-	out, end, err := answer(t, e, e.Compile(s))
+	return mustAnswerWith(t, NewEngine(), s)
+}
+
+func mustAnswerWith(t testing.TB, e *Engine, s Spec) string {
+	t.Helper()
+	out, end, err := answer(t, e, compile(t, e, s))
 	if err != nil || end.Signaled || end.Status != 0 {
 		t.Fatalf("%q ended with %+v, %v", out, end, err)
 	}
@@ -223,7 +238,7 @@ func TestFailuresHaveWords(t *testing.T) {
 			s := script("true")
 			c.change(&s)
 			e := NewEngine()
-			out, end, err := answer(t, e, e.Compile(s))
+			out, end, err := answer(t, e, compile(t, e, s))
 			if err == nil || err.Error() != c.want {
 				t.Errorf("got  %v\nwant %s", err, c.want)
 			}
@@ -241,7 +256,7 @@ func TestBuiltInFailureNamesTheBuiltIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer image.Close()
-	_, _, err = answer(t, e, e.Compile(Spec{Image: image, Argv: []string{"broken"}, Stderr: StderrClient, Dir: "/"}))
+	_, _, err = answer(t, e, compile(t, e, Spec{Image: image, Argv: []string{"broken"}, Stderr: StderrClient, Dir: "/"}))
 	if err == nil || !strings.HasPrefix(err.Error(), "cannot execute the built-in broken: ENOEXEC") {
 		t.Errorf("got %v", err)
 	}
@@ -273,7 +288,7 @@ func TestUnpermittedIdentityHasWords(t *testing.T) {
 	s := script("true")
 	s.Identity = &Identity{UID: 1, GID: 1}
 	e := NewEngine()
-	_, _, err := answer(t, e, e.Compile(s))
+	_, _, err := answer(t, e, compile(t, e, s))
 	if err == nil || !strings.HasPrefix(err.Error(), "cannot set the supplementary groups: EPERM") {
 		t.Errorf("got %v", err)
 	}
@@ -281,8 +296,8 @@ func TestUnpermittedIdentityHasWords(t *testing.T) {
 
 func TestManySpawnsLeaveNothing(t *testing.T) {
 	e := NewEngine()
-	p := e.Compile(Spec{Path: "/bin/true", Argv: []string{"true"}, Stderr: StderrClient, Dir: "/"})
-	missing := e.Compile(Spec{Path: "/none", Argv: []string{"none"}, Stderr: StderrClient, Dir: "/"})
+	p := compile(t, e, Spec{Path: "/bin/true", Argv: []string{"true"}, Stderr: StderrClient, Dir: "/"})
+	missing := compile(t, e, Spec{Path: "/none", Argv: []string{"none"}, Stderr: StderrClient, Dir: "/"})
 	before := openDescriptors(t)
 	for i := range 400 {
 		plan, wantFailure := p, false
@@ -308,7 +323,7 @@ func TestManySpawnsLeaveNothing(t *testing.T) {
 // its instance, and others get other ones.
 func TestBusyInstanceIsNotReused(t *testing.T) {
 	e := NewEngine()
-	p := e.Compile(script("true"))
+	p := compile(t, e, script("true"))
 	stuck := p.newInstance()
 	atomic.StoreUint32(&stuck.tid, 1)
 	p.busy = append(p.busy, stuck)
@@ -343,7 +358,7 @@ func TestWindowIsSmallWhereTheLimitIs(t *testing.T) {
 		if e.Window() != want {
 			t.Errorf("limit %d: window of %d, want %d", limit, e.Window(), want)
 		}
-		if _, _, err := answer(t, e, e.Compile(script("true"))); err != nil {
+		if _, _, err := answer(t, e, compile(t, e, script("true"))); err != nil {
 			t.Errorf("limit %d: %v", limit, err)
 		}
 	}
@@ -372,7 +387,7 @@ func TestClone3FailureIsTriedAgain(t *testing.T) {
 	defer func() { patience = old }()
 	patience = patience[:3]
 	e := NewEngine()
-	in := e.Compile(script("true")).newInstance()
+	in := compile(t, e, script("true")).newInstance()
 	in.clone.exitSignal = 1 << 20 // EINVAL
 	var f *Failure
 	if err := launchPatiently(in); !errors.As(err, &f) || f.Errno != unix.EINVAL || f.Words != "start a process" {
@@ -420,7 +435,7 @@ func needRoot(t *testing.T) {
 
 func BenchmarkSpawn(b *testing.B) {
 	e := NewEngine()
-	p := e.Compile(Spec{Path: "/bin/true", Argv: []string{"true"}, Stderr: StderrClient, Dir: "/"})
+	p := compile(b, e, Spec{Path: "/bin/true", Argv: []string{"true"}, Stderr: StderrClient, Dir: "/"})
 	for b.Loop() {
 		null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 		if err != nil {

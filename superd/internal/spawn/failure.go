@@ -38,7 +38,7 @@ func (p *Plan) failure(step int, errno unix.Errno) *Failure {
 func (p *Plan) execHints() map[unix.Errno]string {
 	return map[unix.Errno]string{
 		unix.ENOENT:  "the file does not exist, or the interpreter that it names does not",
-		unix.EACCES:  "it is not executable by " + p.runsAs() + ", or a directory above it is closed to that user",
+		unix.EACCES:  "it is not executable by " + p.runsAs() + ", or a directory above it is closed to that user" + p.confinementHint(),
 		unix.ENOEXEC: "not a program of this machine's architecture, and no script with a #! line",
 		unix.ELIBBAD: "its interpreter is not a program of this machine's architecture",
 		unix.ELOOP:   "too many symbolic links, or an interpreter that needs an interpreter",
@@ -50,6 +50,14 @@ func (p *Plan) execHints() map[unix.Errno]string {
 		unix.EINVAL:  "the file is damaged: it names more than one interpreter",
 		unix.EPERM:   "not permitted: the file system is mounted nosuid or noexec, or a security module refused",
 	}
+}
+
+// confinementHint is what else EACCES can mean where Landlock has rules.
+func (p *Plan) confinementHint() string {
+	if p.walls.rules == nil {
+		return ""
+	}
+	return ", or the sandbox does not let its interpreter or loader be executed"
 }
 
 // startHints says what clone3's errors mean, from clone(2).

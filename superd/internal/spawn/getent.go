@@ -39,7 +39,11 @@ func (e *Engine) output(argv []string, limit time.Duration) (out []byte, status 
 		return nil, 0, err
 	}
 	defer unix.Close(ends[0])
-	plan := e.Compile(Spec{Path: argv[0], Argv: argv, Env: []string{"PATH=" + DefaultPath}, Stderr: StderrNull, Dir: "/", Umask: 0o22})
+	plan, err := e.Compile(Spec{Path: argv[0], Argv: argv, Env: []string{"PATH=" + DefaultPath}, Stderr: StderrNull, Dir: "/", Umask: 0o22})
+	if err != nil {
+		return nil, 0, err
+	}
+	defer plan.Close()
 	child, err := e.Start(plan, Streams{Connection: ends[1], Stderr: -1}, &Facts{})
 	if err != nil {
 		return nil, 0, err

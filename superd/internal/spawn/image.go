@@ -1,6 +1,9 @@
 package spawn
 
 import (
+	"errors"
+	"os"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -46,20 +49,15 @@ func (i *Image) Close() {
 	}
 }
 
-// lend duplicates the image into the window for one spawn.
-func (i *Image) lend() (int, error) {
-	fd, err := dupFrom(int(i.fd.Load()), 0)
-	if err != nil {
-		return -1, &Failure{Words: "hand over the built-in " + i.name, Errno: errnoOf(err)}
-	}
-	return fd, nil
-}
-
 const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE | unix.F_SEAL_SEAL
 
-// sealedFile makes a memfd that nobody can change, above the window.
+// sealedFile puts a built-in above the window: into a memfd that nobody can
+// change, or into a file where the kernel forbids to execute memfds.
 func (e *Engine) sealedFile(name string, content []byte) (int, error) {
 	low, err := executableMemfd("superd:" + name)
+	if err == unix.EACCES { // vm.memfd_noexec is 2 (Linux 6.3)
+		return e.imageFile(name, content)
+	}
 	if err != nil {
 		return -1, &Failure{Words: "keep the built-in " + name + " in memory", Errno: errnoOf(err)}
 	}
@@ -95,4 +93,37 @@ func fill(fd int, content []byte) error {
 	}
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals)
 	return err
+}
+
+// imageDirs is where a built-in's file is tried; a directory mounted noexec is
+// of no use.
+var imageDirs = []string{"/run/superd", "/run", os.TempDir(), "/var/tmp"}
+
+// imageFile is an executable file without a name, open for reading: one that
+// is open for writing could not be executed.
+func (e *Engine) imageFile(name string, content []byte) (int, error) {
+	for _, dir := range imageDirs {
+		var fs unix.Statfs_t
+		if unix.Statfs(dir, &fs) != nil || fs.Flags&unix.ST_NOEXEC != 0 {
+			continue
+		}
+		if fd, err := e.unnamedFile(dir, content); err == nil {
+			return fd, nil
+		}
+	}
+	return -1, &Failure{Words: "keep the built-in " + name, Errno: unix.EACCES,
+		Hint: "vm.memfd_noexec forbids programs in memory, and no directory of " + strings.Join(imageDirs, " ") + " is writable and mounted exec"}
+}
+
+func (e *Engine) unnamedFile(dir string, content []byte) (int, error) {
+	f, err := os.CreateTemp(dir, "superd-*")
+	if err != nil {
+		return -1, err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(content)
+	if err := errors.Join(err, f.Chmod(0o555), f.Close()); err != nil {
+		return -1, err
+	}
+	return e.openAbove(f.Name(), unix.O_RDONLY)
 }

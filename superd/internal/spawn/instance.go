@@ -23,11 +23,12 @@ type cloneArgs struct {
 type instance struct {
 	// What the assembly knows. The child writes done, failed and errno; the
 	// kernel writes tid and pidfd.
+	start    step // the call that makes the child: clone3 or clone
 	clone    cloneArgs
 	blocked  uint64  // every signal, for rt_sigprocmask(2) around clone3
 	mask     uint64  // the calling thread's own mask meanwhile
 	first    uintptr // &steps[0]
-	tid      uint32  // the child's number until it has left our memory, then 0
+	tid      uint32  // not 0 until the child has left our memory
 	done     uint32  // steps behind it
 	failed   uint32  // number of the step that failed, counted from 1
 	errno    uint32  // why
@@ -39,16 +40,17 @@ type instance struct {
 	plan     *Plan
 	steps    []step
 	envp     []uintptr
-	text     []byte // the variables of this connection
-	lows     [3]int // descriptors to close once the child has a table of its own
+	text     []byte             // the variables of this connection
+	lows     [2 + mostLoans]int // descriptors to close once the child has a table of its own
 	nlows    int
 	pid      int
+	leaf     *leaf  // of the service's cgroup; nil for none
 	use      uint32 // counts uses, so that a Child knows whether the instance is still its own
 	reported bool   // a failure in it has been read
 }
 
 // launch starts the child of in with all signals blocked and returns its
-// number, or the negated error number of clone3. The child never returns: it
+// number, or the negated error number of that call. The child never returns: it
 // walks in.first until execve replaces it or a step fails, and exits 127 then.
 //
 //go:noescape

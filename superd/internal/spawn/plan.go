@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"superd/superd/internal/config"
 )
 
 // Where a program's descriptor 2 leads.
@@ -31,6 +33,16 @@ type Spec struct {
 	Umask    int
 	Nice     int
 	Identity *Identity // nil: superd's own
+
+	// The walls around the program. The zero values are none.
+	Chroot  string
+	Rlimits []config.Rlimit
+	Sandbox config.Sandbox
+	Cgroup  config.Cgroup
+
+	// Inherit says that children are started by a thread that Engine.Confine
+	// has prepared; only for what Inheritable allows.
+	Inherit bool
 }
 
 // A Plan is a Spec compiled to the list of system calls that a child makes.
@@ -42,13 +54,15 @@ type Plan struct {
 	words  []string // words[i] says what steps[i] does: "set the user nobody"
 
 	// Numbers of the steps whose arguments belong to one connection.
-	unshare, stdin, stdout, stderr, image, exec int
+	unshare, stdin, stdout, stderr, exec int
+	gaps                                 []int // what closes the descriptors between the loans
+	loans                                []*loan
+	imageLoan                            *loan
 
-	path      []byte
 	argv      []uintptr
 	static    []uintptr // the environment that is the same for all
 	variables []variable
-	nice      uintptr
+	walls     walls
 
 	keep []any // what only the child's pointers refer to
 
@@ -56,21 +70,32 @@ type Plan struct {
 	busy []*instance // walking; guarded by engine.mu
 }
 
-// Compile makes the plan of s. Paths are not looked at: what is missing when
-// a connection comes is that connection's trouble.
-func (e *Engine) Compile(s Spec) *Plan {
-	p := &Plan{engine: e, spec: s, path: cString(s.Path)}
+// Compile makes the plan of s and builds the walls that it asks for; a wall
+// that cannot be built is an error. The program's own path is not looked at:
+// what is missing when a connection comes is that connection's trouble. The
+// caller closes the plan once no connection uses it any more.
+func (e *Engine) Compile(s Spec) (*Plan, error) {
+	p := &Plan{engine: e, spec: s}
+	if err := p.buildWalls(); err != nil {
+		p.Close()
+		return nil, err
+	}
 	p.argv = p.pointers(s.Argv, 0)
 	p.variables = variablesOf(s.EnvStyle)
 	p.static = p.pointers(withoutVariables(s.Env, p.variables), len(p.variables))
 	p.addDescriptors()
 	p.addSignals()
 	p.addScheduling()
-	p.addDirectory()
+	p.addNamespaces()
+	p.addRoot()
 	p.addIdentity()
+	p.addConfinement()
 	p.addExec()
-	return p
+	return p, nil
 }
+
+// Identity is the user that programs of p run as; nil for superd's own.
+func (p *Plan) Identity() *Identity { return p.spec.Identity }
 
 // addDescriptors gives the child a descriptor table of its own, first, since
 // nothing else may be slower for every descriptor that superd has open, and
@@ -82,10 +107,8 @@ func (p *Plan) addDescriptors() {
 	p.stdout = p.add("make the connection descriptor 1", unix.SYS_DUP3, 0, 1)
 	if p.spec.Stderr == StderrNull {
 		p.ignore(p.add("close descriptor 2", unix.SYS_CLOSE, 2))
-		null := cString("/dev/null")
-		p.keep = append(p.keep, null)
 		at := unix.AT_FDCWD
-		p.add("open /dev/null", unix.SYS_OPENAT, uintptr(at), address(null), unix.O_RDWR)
+		p.add("open /dev/null", unix.SYS_OPENAT, uintptr(at), p.string("/dev/null"), unix.O_RDWR)
 	} else {
 		p.stderr = p.add("make descriptor 2", unix.SYS_DUP3, 0, 2)
 	}
@@ -93,28 +116,29 @@ func (p *Plan) addDescriptors() {
 }
 
 // addClosing closes what the child's table still has of other connections, at
-// once and not by execve, which can hang on a dead file system with them. A
-// built-in's image moves to 3 and closes itself on exec.
+// once and not by execve, which can hang on a dead file system with them. What
+// later steps need, the loans, stays until execve closes it: one call for each
+// gap between them.
 func (p *Plan) addClosing() {
-	first := uintptr(3)
-	if p.spec.Image != nil {
-		// EINVAL: it stands at 3 already, marked likewise.
-		p.image = p.add("keep the built-in's image", unix.SYS_DUP3, 0, imageFD, unix.O_CLOEXEC)
-		p.ignore(p.image)
-		first = imageFD + 1
+	for range len(p.loans) + 1 {
+		i := p.add("close other descriptors", unix.SYS_CLOSE_RANGE, 0, 0, 0)
+		p.ignore(i) // EINVAL: there is nothing between two neighbours
+		p.gaps = append(p.gaps, i)
 	}
-	p.add("close other descriptors", unix.SYS_CLOSE_RANGE, first, ^uintptr(0)>>32, 0)
 }
 
-// imageFD is where a child executes a built-in from.
-const imageFD = 3
-
-// addSignals sets to their default those signals that superd was started with
-// ignored (nohup): CLONE_CLEAR_SIGHAND leaves them so.
+// addSignals sets to their default those signals that clone3's
+// CLONE_CLEAR_SIGHAND leaves: the ones that superd was started with ignored
+// (nohup). A child of clone needs it for every signal, since handlers of
+// superd's must not run in it once the mask is emptied.
 func (p *Plan) addSignals() {
 	deflt := make([]uint64, 4) // struct sigaction of the kernel, all zero: SIG_DFL
 	p.keep = append(p.keep, deflt)
-	for _, sig := range ignoredSignals() {
+	signals := ignoredSignals()
+	if p.spec.Inherit {
+		signals = changeableSignals()
+	}
+	for _, sig := range signals {
 		p.add("reset signal "+strconv.Itoa(sig), unix.SYS_RT_SIGACTION, uintptr(sig),
 			uintptr(unsafe.Pointer(&deflt[0])), 0, 8)
 	}
@@ -122,19 +146,10 @@ func (p *Plan) addSignals() {
 
 func (p *Plan) addScheduling() {
 	p.add("set the umask", unix.SYS_UMASK, uintptr(p.spec.Umask))
-	if limit := changedOpenFileLimit(); limit != nil {
-		p.keep = append(p.keep, limit)
-		p.add("set the limit of open files", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(limit)), 0)
-	}
+	p.addRlimits()
 	if p.spec.Nice != 0 {
 		p.add("set the nice value "+strconv.Itoa(p.spec.Nice), unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, uintptr(p.spec.Nice))
 	}
-}
-
-func (p *Plan) addDirectory() {
-	dir := cString(p.spec.Dir)
-	p.keep = append(p.keep, dir)
-	p.add("change to the directory "+p.spec.Dir, unix.SYS_CHDIR, address(dir))
 }
 
 // addIdentity: groups, then gid, then uid, since each needs the privilege that
@@ -151,6 +166,7 @@ func (p *Plan) addIdentity() {
 		list = uintptr(unsafe.Pointer(&groups[0]))
 	}
 	gid, uid := uintptr(id.GID), uintptr(id.UID)
+	p.keepCapabilities()
 	p.add("set the supplementary groups", unix.SYS_SETGROUPS, uintptr(len(groups)), list)
 	p.add("set the group "+id.GroupName(), unix.SYS_SETRESGID, gid, gid, gid)
 	p.add("set the user "+id.UserName(), unix.SYS_SETRESUID, uid, uid, uid)
@@ -163,13 +179,12 @@ func (p *Plan) addExec() {
 	p.keep = append(p.keep, mask)
 	p.add("empty the signal mask", unix.SYS_RT_SIGPROCMASK, sigSetMask, uintptr(unsafe.Pointer(&mask[0])), 0, 8)
 	if p.spec.Image != nil {
-		empty := cString("")
-		p.keep = append(p.keep, empty)
 		p.exec = p.add("execute the built-in "+p.spec.Image.name, unix.SYS_EXECVEAT,
-			imageFD, address(empty), uintptr(unsafe.Pointer(&p.argv[0])), 0, unix.AT_EMPTY_PATH)
+			0, p.string(""), uintptr(unsafe.Pointer(&p.argv[0])), 0, unix.AT_EMPTY_PATH)
+		p.imageLoan.use(p.exec, 0)
 		return
 	}
-	p.exec = p.add("execute "+p.spec.Path, unix.SYS_EXECVE, address(p.path), uintptr(unsafe.Pointer(&p.argv[0])), 0)
+	p.exec = p.add("execute "+p.spec.Path, unix.SYS_EXECVE, p.string(p.spec.Path), uintptr(unsafe.Pointer(&p.argv[0])), 0)
 }
 
 // add appends a step and returns its number. The words complete "cannot".
@@ -188,9 +203,7 @@ func (p *Plan) ignore(i int) { p.steps[i].ignored = 1 }
 func (p *Plan) pointers(list []string, room int) []uintptr {
 	out := make([]uintptr, 0, len(list)+room+1)
 	for _, s := range list {
-		b := cString(s)
-		p.keep = append(p.keep, b)
-		out = append(out, address(b))
+		out = append(out, p.string(s))
 	}
 	return append(out, 0)
 }
@@ -203,14 +216,7 @@ func (p *Plan) newInstance() *instance {
 	in.envp = append(make([]uintptr, 0, cap(p.static)), p.static...)
 	in.text = make([]byte, 0, len(p.variables)*longestVariable)
 	in.first = uintptr(unsafe.Pointer(&in.steps[0]))
-	in.clone = cloneArgs{
-		flags: unix.CLONE_VM | unix.CLONE_FILES | unix.CLONE_CLEAR_SIGHAND |
-			unix.CLONE_PARENT_SETTID | unix.CLONE_CHILD_CLEARTID | unix.CLONE_PIDFD,
-		pidfd:      uint64(uintptr(unsafe.Pointer(&in.pidfd))),
-		childTID:   uint64(uintptr(unsafe.Pointer(&in.tid))),
-		parentTID:  uint64(uintptr(unsafe.Pointer(&in.tid))),
-		exitSignal: uint64(unix.SIGCHLD),
-	}
+	in.setStart()
 	envp := uintptr(unsafe.Pointer(unsafe.SliceData(in.envp)))
 	if p.spec.Image != nil {
 		in.steps[p.exec].args[3] = envp
@@ -228,6 +234,16 @@ func address(b []byte) uintptr { return uintptr(unsafe.Pointer(&b[0])) }
 
 // sigSetMask is SIG_SETMASK, the same on every architecture that superd runs on.
 const sigSetMask = 2
+
+// changeableSignals lists those that have an action to change (signal(7)).
+func changeableSignals() (list []int) {
+	for sig := 1; sig <= 64; sig++ {
+		if s := unix.Signal(sig); s != unix.SIGKILL && s != unix.SIGSTOP {
+			list = append(list, sig)
+		}
+	}
+	return list
+}
 
 // ignoredSignals lists the signals that superd itself ignores now.
 func ignoredSignals() (list []int) {

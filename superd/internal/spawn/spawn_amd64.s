@@ -3,7 +3,6 @@
 
 #define SYS_rt_sigprocmask 14
 #define SYS_exit_group 231
-#define SYS_clone3 435
 #define SIG_SETMASK 2
 
 // func launch(in *instance) int
@@ -20,9 +19,12 @@ TEXT ·launch(SB), NOSPLIT|NOFRAME, $0-16
 	MOVQ $8, R10
 	SYSCALL
 
-	MOVQ $SYS_clone3, AX
-	LEAQ instance_clone(R12), DI
-	MOVQ $cloneArgs__size, SI
+	MOVQ (instance_start+step_number)(R12), AX
+	MOVQ (instance_start+step_args+0)(R12), DI
+	MOVQ (instance_start+step_args+8)(R12), SI
+	MOVQ (instance_start+step_args+16)(R12), DX
+	MOVQ (instance_start+step_args+24)(R12), R10
+	MOVQ (instance_start+step_args+32)(R12), R8
 	SYSCALL
 	TESTQ AX, AX
 	JEQ child

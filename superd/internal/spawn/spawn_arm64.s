@@ -3,7 +3,6 @@
 
 #define SYS_exit_group 94
 #define SYS_rt_sigprocmask 135
-#define SYS_clone3 435
 #define SIG_SETMASK 2
 
 // func launch(in *instance) int
@@ -20,9 +19,12 @@ TEXT ·launch(SB), NOSPLIT|NOFRAME, $0-16
 	MOVD $8, R3
 	SVC
 
-	MOVD $SYS_clone3, R8
-	ADD $instance_clone, R19, R0
-	MOVD $cloneArgs__size, R1
+	MOVD (instance_start+step_number)(R19), R8
+	MOVD (instance_start+step_args+0)(R19), R0
+	MOVD (instance_start+step_args+8)(R19), R1
+	MOVD (instance_start+step_args+16)(R19), R2
+	MOVD (instance_start+step_args+24)(R19), R3
+	MOVD (instance_start+step_args+32)(R19), R4
 	SVC
 	CBZ R0, child
 	MOVD R0, R20

@@ -1,0 +1,98 @@
+package spawn
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"superd/superd/internal/config"
+)
+
+// Describe says in words for an administrator as whom and inside which walls
+// p's program runs, a line for each, in the order in which they are entered.
+func (p *Plan) Describe() []string {
+	s := &p.spec
+	lines := []string{"user " + p.describeUser()}
+	if s.Chroot != "" {
+		lines = append(lines, "root directory "+s.Chroot)
+	}
+	lines = append(lines,
+		"capabilities "+p.describeCapabilities(),
+		"no_new_privs "+strconv.FormatBool(s.Sandbox.NoNewPrivs),
+		"system calls "+s.Sandbox.SystemCalls,
+		"network "+strconv.FormatBool(s.Sandbox.Network),
+		"private_tmp "+strconv.FormatBool(s.Sandbox.PrivateTmp),
+		"file system "+describeFiles(&s.Sandbox))
+	for _, l := range s.Rlimits {
+		lines = append(lines, fmt.Sprintf("limit %s %s, at most %s", l.Name, describeLimit(l.Soft), describeLimit(l.Hard)))
+	}
+	if c := describeCgroup(&s.Cgroup); c != "" {
+		lines = append(lines, "cgroup "+c)
+	}
+	return append(lines, p.walls.notes...)
+}
+
+func (p *Plan) describeUser() string {
+	id := p.spec.Identity
+	if id == nil {
+		return "superd's own"
+	}
+	groups := make([]string, len(id.Groups))
+	for i, g := range id.Groups {
+		groups[i] = strconv.FormatUint(uint64(g), 10)
+	}
+	return fmt.Sprintf("%s (%d), group %s (%d), supplementary groups [%s]", id.UserName(), id.UID, id.GroupName(), id.GID, strings.Join(groups, " "))
+}
+
+func (p *Plan) describeCapabilities() string {
+	switch {
+	case !p.losesCapabilities():
+		return "those of the user"
+	case len(p.spec.Sandbox.Capabilities) == 0:
+		return "none"
+	}
+	return strings.Join(p.spec.Sandbox.Capabilities, " ")
+}
+
+func describeFiles(s *config.Sandbox) string {
+	if !s.Confined {
+		return "as the user may"
+	}
+	parts := []string{"closed but for the program's own needs"}
+	for _, o := range []struct {
+		verb  string
+		paths []string
+	}{{"read", s.Read}, {"write", s.Write}, {"exec", s.Exec}} {
+		if len(o.paths) > 0 {
+			parts = append(parts, o.verb+" "+strings.Join(o.paths, " "))
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
+func describeLimit(n uint64) string {
+	if n == config.Unlimited {
+		return "unlimited"
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+func describeCgroup(c *config.Cgroup) string {
+	if !c.On {
+		return ""
+	}
+	var parts []string
+	if c.Memory > 0 {
+		parts = append(parts, fmt.Sprintf("memory %d bytes", c.Memory))
+	}
+	if c.Tasks > 0 {
+		parts = append(parts, fmt.Sprintf("tasks %d", c.Tasks))
+	}
+	if c.CPU > 0 {
+		parts = append(parts, fmt.Sprintf("cpu %d%%", c.CPU))
+	}
+	if c.PerConnection {
+		parts = append(parts, "for each connection")
+	}
+	return strings.Join(parts, ", ")
+}

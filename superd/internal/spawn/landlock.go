@@ -1,0 +1,120 @@
+package spawn
+
+import (
+	"errors"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// What the words of the file mean in rights. To create a device is nobody's.
+const (
+	reading   = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR
+	executing = reading | unix.LANDLOCK_ACCESS_FS_EXECUTE
+	writing   = reading | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_TRUNCATE |
+		unix.LANDLOCK_ACCESS_FS_MAKE_REG | unix.LANDLOCK_ACCESS_FS_MAKE_DIR | unix.LANDLOCK_ACCESS_FS_MAKE_SYM |
+		unix.LANDLOCK_ACCESS_FS_MAKE_SOCK | unix.LANDLOCK_ACCESS_FS_MAKE_FIFO |
+		unix.LANDLOCK_ACCESS_FS_REMOVE_FILE | unix.LANDLOCK_ACCESS_FS_REMOVE_DIR |
+		unix.LANDLOCK_ACCESS_FS_REFER | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
+
+	// onFiles are the rights that a rule for something other than a directory
+	// may have (landlock(7)).
+	onFiles = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_EXECUTE |
+		unix.LANDLOCK_ACCESS_FS_TRUNCATE | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
+)
+
+// buildLandlock makes the set of rules of a service that is confined, or that
+// has neither a network nor a namespace without one.
+func (p *Plan) buildLandlock() error {
+	d := p.demand()
+	if d == (demand{}) {
+		return nil
+	}
+	if !p.mayRestrictItself() {
+		return errors.New("a program that is not root needs no_new_privs for it")
+	}
+	abi, err := landlockABI()
+	if err != nil {
+		return err
+	}
+	attr, lacking := enforceable(d, abi)
+	if err := p.tolerate(lacking...); err != nil || attr == (unix.LandlockRulesetAttr{}) {
+		return err
+	}
+	return p.buildRules(attr)
+}
+
+// demand is what p's service asks of Landlock.
+func (p *Plan) demand() demand {
+	s := &p.spec.Sandbox
+	if s.Preset == "" {
+		return demand{}
+	}
+	alone := !s.Network && p.walls.network == nil
+	return demand{
+		files:    s.Confined,
+		truncate: s.Confined && !p.walls.readOnly && p.spec.Image == nil,
+		tcp:      alone || s.Confined && !s.Network,
+		tcpAlone: alone,
+	}
+}
+
+// mayRestrictItself tells whether landlock_restrict_self(2) will be allowed.
+func (p *Plan) mayRestrictItself() bool {
+	s := &p.spec.Sandbox
+	return s.NoNewPrivs || p.runsAsRoot() && !p.losesCapabilities() || slices.Contains(s.Capabilities, "sys_admin")
+}
+
+// tolerate takes what cannot be enforced as an error, or under best_effort as
+// notes.
+func (p *Plan) tolerate(lacking ...string) error {
+	if len(lacking) > 0 && !p.spec.Sandbox.BestEffort {
+		return errors.New(lacking[0])
+	}
+	for _, l := range lacking {
+		p.walls.notes = append(p.walls.notes, l+"; left out, as best_effort allows")
+	}
+	return nil
+}
+
+// buildRules makes the set that children get.
+func (p *Plan) buildRules(attr unix.LandlockRulesetAttr) error {
+	r := &rules{window: p.engine.window, attr: attr, root: p.spec.Chroot, fresh: len(p.walls.tmps) > 0, set: -1}
+	if p.spec.Sandbox.Confined {
+		r.openings = p.openings()
+	}
+	if err := p.checkListed(r.openings); err != nil {
+		return err
+	}
+	p.walls.rules = r
+	if err := r.refresh(); err != nil {
+		return err
+	}
+	p.walls.landlock = p.borrowEach("the Landlock rules", r.lend)
+	return nil
+}
+
+// checkListed tells of a path that the file lists and that does not exist;
+// under best_effort it becomes optional.
+func (p *Plan) checkListed(list []opening) error {
+	t, err := openTree(p.spec.Chroot)
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	for i, o := range list {
+		if o.optional {
+			continue
+		}
+		fd, err := t.open(o.path, unix.O_PATH)
+		if err == nil {
+			unix.Close(fd)
+			continue
+		}
+		if err := p.tolerate(err.Error()); err != nil {
+			return err
+		}
+		list[i].optional = true
+	}
+	return nil
+}

@@ -1,0 +1,78 @@
+package spawn
+
+import (
+	"fmt"
+	"slices"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// temporary are the directories that PrivateTmp replaces.
+var temporary = []string{"/tmp", "/var/tmp"}
+
+// tmpfsOptions bound what a program can keep there: memory by size, and the
+// kernel's own, about a kilobyte per file, by nr_inodes (tmpfs(5)).
+const tmpfsOptions = "mode=1777,size=64M,nr_inodes=16k"
+
+// temporaryDirectories finds them in the calling thread's mount namespace,
+// below the program's root directory. What does not exist there, as in an
+// empty root directory, is nothing that programs could share.
+func (p *Plan) temporaryDirectories() (list []string, err error) {
+	t, err := openTree(p.spec.Chroot)
+	if err != nil {
+		return nil, err
+	}
+	defer t.close()
+	for _, name := range temporary {
+		fd, err := t.open(name, unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil {
+			continue
+		}
+		path, err := pathOf(fd)
+		unix.Close(fd)
+		if err != nil {
+			return nil, fmt.Errorf("cannot find out where %s leads: %w", name, err)
+		}
+		if !slices.Contains(list, path) { // one may be a link to the other
+			list = append(list, path)
+		}
+	}
+	return list, nil
+}
+
+// addPrivateTmp gives the child a copy of the service's mount namespace, and
+// in it a new tmpfs as /tmp and /var/tmp. Nothing else refers to the copy, so
+// that it, the tmpfs and the files in it end with the last process inside.
+func (p *Plan) addPrivateTmp() {
+	list := p.walls.tmps
+	if len(list) == 0 {
+		return
+	}
+	p.add("copy the mount namespace", unix.SYS_UNSHARE, unix.CLONE_NEWNS)
+	first, tmpfs := p.string(list[0]), p.string("tmpfs")
+	p.add("mount a tmpfs on "+list[0], unix.SYS_MOUNT, tmpfs, first, tmpfs, unix.MS_NOSUID|unix.MS_NODEV, p.string(tmpfsOptions))
+	for _, other := range list[1:] {
+		p.add("mount the tmpfs on "+other, unix.SYS_MOUNT, first, p.string(other), 0, unix.MS_BIND)
+	}
+	if p.walls.landlock != nil && p.walls.rules.fresh {
+		p.allowPrivateTmp(first)
+	}
+}
+
+// allowPrivateTmp adds the new directory to the child's set of Landlock rules.
+// A rule made at load cannot stand for it: rules are tied to an inode, of the
+// file or of a directory above it; the directory that a mount covers is not
+// asked, and the next above it is the root directory.
+//
+// The child does not know which number openat returns unless it is the lowest,
+// so 0 is free for that moment; the connection is also 1.
+func (p *Plan) allowPrivateTmp(path uintptr) {
+	rule := &unix.LandlockPathBeneathAttr{Allowed_access: writing & p.walls.rules.attr.Handled_access_fs, Parent_fd: 0}
+	p.keep = append(p.keep, rule)
+	here := unix.AT_FDCWD
+	p.add("free descriptor 0", unix.SYS_CLOSE, 0)
+	p.add("open the new tmpfs", unix.SYS_OPENAT, uintptr(here), path, unix.O_PATH|unix.O_CLOEXEC)
+	p.walls.landlock.use(p.add("allow the new tmpfs", unix.SYS_LANDLOCK_ADD_RULE, 0, unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(rule)), 0), 0)
+	p.add("make the connection descriptor 0 again", unix.SYS_DUP3, 1, 0)
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// How superd stops: superd(8), SIGNALS.
+
+// stopped wants superd to end in order.
+func (d *process) stopped() {
+	d.t.Helper()
+	if code := d.ended(); code != 0 {
+		d.t.Errorf("superd ended with %v; the log:\n%s", d.cmd.ProcessState, d.log())
+	}
+	d.await(func(r record) bool { return r.is("stopped") })
+}
+
+func TestTermLetsClientsFinish(t *testing.T) {
+	t.Parallel()
+	d := start(t, one("cat", "run: /bin/cat")+"\ndrain: 1h")
+	c := d.held("cat")
+	address := d.address("cat")
+	d.signal(syscall.SIGTERM)
+	if r := d.await(func(r record) bool { return r.is("draining") }); r.number("live") != 1 || r.number("seconds") != 3600 {
+		t.Errorf("draining is told as %v", r)
+	}
+	if late, err := net.Dial("tcp", address); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a client who comes too late got %v, %v", late, err)
+	}
+	d.talk(c, "still here")
+	c.Close()
+	d.stopped()
+	checkEnd(t, d.exited("cat", 1)[0], "0", "")
+}
+
+// Who stood in the kernel's queue when TERM came is served.
+func TestTermServesTheQueue(t *testing.T) {
+	t.Parallel()
+	d := start(t, one("cat", "run: /bin/cat"))
+	d.signal(syscall.SIGSTOP)
+	list := make([]net.Conn, 100)
+	for i := range list {
+		list[i] = d.dial("cat")
+	}
+	d.signal(syscall.SIGTERM)
+	d.signal(syscall.SIGCONT)
+	for _, c := range list {
+		d.talk(c, "hello")
+		c.Close()
+	}
+	d.stopped()
+}
+
+func TestDrainTimeEnds(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ script, ending string }{
+		"ends on TERM": {holds, "TERM"},
+		"ignores TERM": {stubborn + holds, "KILL"},
+		"is stopped":   {`echo hello; kill -STOP $$; ` + holds, "TERM"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := start(t, one("long", shell(c.script)+", linger: 100ms, timeout: {stop: 1s}")+"\ndrain: 300ms")
+			line(t, d.dial("long"))
+			d.signal(syscall.SIGTERM)
+			d.stopped()
+			checkEnd(t, d.exited("long", 1)[0], c.ending, "drain")
+		})
+	}
+}
+
+func TestSecondTermHurries(t *testing.T) {
+	t.Parallel()
+	d := start(t, one("long", shell(holds)+", linger: 100ms")+"\ndrain: 1h")
+	line(t, d.dial("long"))
+	d.signal(syscall.SIGTERM)
+	d.await(func(r record) bool { return r.is("draining") })
+	d.signal(syscall.SIGTERM)
+	d.stopped()
+	checkEnd(t, d.exited("long", 1)[0], "TERM", "drain")
+}
+
+func TestThirdTermKills(t *testing.T) {
+	t.Parallel()
+	d := start(t, one("long", shell(`trap 'echo asked' TERM; `+holds)+", timeout: {stop: 1h}")+"\ndrain: 1h")
+	c := d.dial("long")
+	line(t, c)
+	d.signal(syscall.SIGTERM)
+	d.await(func(r record) bool { return r.is("draining") })
+	d.signal(syscall.SIGTERM)
+	if got := line(t, c); got != "asked" {
+		t.Errorf("the program says %q", got)
+	}
+	d.signal(syscall.SIGTERM)
+	d.stopped()
+	checkEnd(t, d.exited("long", 1)[0], "KILL", "drain")
+}
+
+func TestIntStopsAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, before := range map[string]func(d *process){
+		"at once": func(*process) {},
+		"while superd drains": func(d *process) {
+			d.signal(syscall.SIGTERM)
+			d.await(func(r record) bool { return r.is("draining") })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := start(t, fmt.Sprintf(`
+drain: 1h
+services:
+  meek:     {listen: "127.0.0.1:0", %s, timeout: {stop: 1h}}
+  stubborn: {listen: "127.0.0.1:0", %s, timeout: {stop: 1h}}
+`, shell(holds), shell(stubborn+holds)))
+			line(t, d.dial("meek"))
+			line(t, d.dial("stubborn"))
+			before(d)
+			d.signal(syscall.SIGINT)
+			d.stopped()
+			checkEnd(t, d.exited("meek", 1)[0], "TERM", "stop")
+			checkEnd(t, d.exited("stubborn", 1)[0], "KILL", "stop")
+		})
+	}
+}
+
+// What outlives a program that was ended has no more time than the program.
+func TestIntEndsLeftovers(t *testing.T) {
+	t.Parallel()
+	for name, script := range map[string]string{
+		"of a program that ends now":   `sh -c "$1" & while :; do read x || sleep 1; done`,
+		"of a program that ended then": `sh -c "$1" & read x`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := start(t, one("parent", shell(script, stubborn+"echo $$; exec sleep 1000")+", timeout: {stop: 1h}"))
+			c := d.dial("parent")
+			pid, program := number(t, c), d.child()
+			if strings.Contains(name, "then") {
+				c.Close()
+				waitForEnd(t, program)
+			}
+			d.signal(syscall.SIGINT)
+			d.stopped()
+			if r := d.exited("parent", 1)[0]; r.number("leftovers") != 1 {
+				t.Errorf("the leftovers were counted wrong: %v", r)
+			}
+			if lives(pid) {
+				t.Errorf("process %d is left", pid)
+			}
+		})
+	}
+}
+
+// A program that was told to end before superd was keeps its time for it.
+func TestDrainLeavesTimeToEnd(t *testing.T) {
+	t.Parallel()
+	script := `trap 'echo asked; read x <&3; echo "$x"; exit 3' TERM; exec 3<&0; echo hello; while :; do sleep 0.05; done`
+	d := start(t, one("slow", shell(script)+", linger: 100ms, timeout: {session: 700ms, stop: 1h}")+"\ndrain: 0")
+	c := d.dial("slow")
+	for _, want := range []string{"hello", "asked"} {
+		if got := line(t, c); got != want {
+			t.Errorf("the program says %q, not %q", got, want)
+		}
+	}
+	d.signal(syscall.SIGTERM)
+	d.await(func(r record) bool { return r.is("draining") })
+	d.signal(syscall.SIGHUP) // is answered once drain has done all it does
+	d.await(func(r record) bool { return strings.HasPrefix(r.text("message"), "SIGHUP") })
+	if _, err := io.WriteString(c, "in good order\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got := line(t, c); got != "in good order" {
+		t.Errorf("the program says %q", got)
+	}
+	d.stopped()
+	checkEnd(t, d.exited("slow", 1)[0], "3", "timeout.session")
+}
+
+// Signals that mean nothing yet change nothing, whenever they come.
+func TestSignalsWithoutMeaning(t *testing.T) {
+	t.Parallel()
+	d := start(t, one("cat", "run: /bin/cat")+"\ndrain: 1h")
+	c := d.held("cat")
+	signals := map[string]syscall.Signal{"SIGHUP": syscall.SIGHUP, "SIGUSR1": syscall.SIGUSR1, "SIGUSR2": syscall.SIGUSR2}
+	tell := func(n int) {
+		for name, s := range signals {
+			d.signal(s)
+			d.awaitMany(n, func(r record) bool { return r.is(name + " is not supported yet; nothing was changed") })
+		}
+	}
+	tell(1)
+	d.held("cat").Close()
+	d.signal(syscall.SIGTERM)
+	d.await(func(r record) bool { return r.is("draining") })
+	tell(2)
+	d.talk(c, "still here")
+	c.Close()
+	d.stopped()
+}
+
+// TERM is understood from the moment that superd says that it is ready.
+func TestTermAtOnce(t *testing.T) {
+	t.Parallel()
+	for range fewer(30, 10) {
+		d := start(t, one("echo", "builtin: echo"))
+		d.signal(syscall.SIGTERM)
+		d.stopped()
+	}
+}
