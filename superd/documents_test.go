@@ -699,6 +699,8 @@ func copyOfRepository(t *testing.T) string {
 		switch {
 		case err != nil:
 			return err
+		case name == ".git" && !e.IsDir(): // of a further work tree
+			return nil
 		case name == ".git" || name == "bin":
 			return fs.SkipDir
 		case e.IsDir():

@@ -305,25 +305,21 @@ func TestEnvironmentOfEachStyle(t *testing.T) {
 func TestConnectionsOfASourceAreCounted(t *testing.T) {
 	t.Parallel()
 	d := start(t, one("count", shell("echo $TCPCONNNUM; read x")))
-	ask := func(want string) net.Conn {
-		c := d.dial("count")
-		answer := make([]byte, 2)
-		if _, err := io.ReadFull(c, answer); err != nil || string(answer) != want+"\n" {
-			t.Errorf("the connection is number %q, not %s: %v", answer, want, err)
+	for _, want := range []string{"1", "2", "3"} {
+		if got := line(t, d.dial("count")); got != want {
+			t.Errorf("the connection is number %s, not %s", got, want)
 		}
-		return c
 	}
-	first := ask("1")
-	ask("2")
-	first.Close()
-	d.exited("count", 1)
-	ask("2").Close()
-	d.exited("count", 2)
-	ask("2")
-	ask("3")
-	for _, c := range []string{"4", "5"} {
-		ask(c)
-	}
+	// One that has ended is no longer counted, soon after its record.
+	d.dial("count").Close()
+	eventually(t, func() error {
+		c := d.dial("count")
+		defer c.Close()
+		if got := line(t, c); got != "4" {
+			return fmt.Errorf("the connection is number %s", got)
+		}
+		return nil
+	})
 }
 
 func TestEnvironmentOfTheFile(t *testing.T) {

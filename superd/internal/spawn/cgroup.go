@@ -255,9 +255,8 @@ func (c *cgroup) lease() (*leaf, error) {
 }
 
 func (c *cgroup) newLeaf() (l *leaf, err error) {
-	c.leaves++
-	l = &leaf{dir: filepath.Join(c.dir, strconv.Itoa(c.leaves)), fd: -1, kill: -1, populated: -1}
-	if err = makeDir(l.dir); err == nil {
+	l = &leaf{fd: -1, kill: -1, populated: -1}
+	if l.dir, err = c.freshDir(); err == nil {
 		err = c.limit(l.dir)
 	}
 	if err == nil {
@@ -274,6 +273,19 @@ func (c *cgroup) newLeaf() (l *leaf, err error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// freshDir makes a directory that was no cgroup before: one that a superd
+// before has left may have been killed in, or have processes.
+func (c *cgroup) freshDir() (string, error) {
+	for {
+		c.leaves++
+		dir := filepath.Join(c.dir, strconv.Itoa(c.leaves))
+		os.Remove(dir)
+		if err := os.Mkdir(dir, 0o755); !errors.Is(err, os.ErrExist) {
+			return dir, err
+		}
+	}
 }
 
 // empty tells whether nothing runs in l any more.

@@ -11,8 +11,9 @@ import (
 
 // filters make each filter once, when the first plan asks for it; all plans
 // share it.
-var filters = struct{ common, tight, tightNetwork func() []unix.SockFilter }{
+var filters = struct{ common, offline, tight, tightNetwork func() []unix.SockFilter }{
 	common:       filterOf(defaultPolicy),
+	offline:      filterOf(offlinePolicy),
 	tight:        filterOf(func() policy { return tightPolicy(false) }),
 	tightNetwork: filterOf(func() policy { return tightPolicy(true) }),
 }
@@ -34,6 +35,9 @@ func (p *Plan) buildFilter() error {
 		return nil
 	case "default":
 		filter = filters.common
+		if !s.Network {
+			filter = filters.offline
+		}
 	case "tight":
 		filter = filters.tight
 		if s.Network {

@@ -54,7 +54,7 @@ func (p *Plan) demand() demand {
 	return demand{
 		files:    s.Confined,
 		truncate: s.Confined && !p.walls.readOnly && p.spec.Image == nil,
-		tcp:      alone || s.Confined && !s.Network,
+		tcp:      !s.Network && (alone || p.mayRestrictItself()), // the connection itself belongs to superd's network
 		tcpAlone: alone,
 	}
 }

@@ -85,11 +85,11 @@ func unavailable(errno unix.Errno) error {
 	case 0:
 		return nil
 	case unix.EOPNOTSUPP:
-		return errors.New("Landlock is switched off: the kernel's boot parameter lsm= leaves it out")
+		return errors.New("the kernel's boot parameter lsm= leaves Landlock out")
 	case unix.ENOSYS:
 		return fmt.Errorf("this kernel (%s) was built without Landlock", release())
 	}
-	return fmt.Errorf("Landlock cannot be used: %w (%s)", errno, unix.ErrnoName(errno))
+	return fmt.Errorf("the kernel refuses Landlock: %w (%s)", errno, unix.ErrnoName(errno))
 }
 
 // newRuleSet makes a set of rules. Its number is the lowest that is free.

@@ -61,9 +61,9 @@ func TestWhatIsEnforcedByABI(t *testing.T) {
 
 func TestMissingLandlockHasWords(t *testing.T) {
 	for errno, want := range map[unix.Errno]string{
-		unix.EOPNOTSUPP: "Landlock is switched off: the kernel's boot parameter lsm= leaves it out",
+		unix.EOPNOTSUPP: "the kernel's boot parameter lsm= leaves Landlock out",
 		unix.ENOSYS:     "was built without Landlock",
-		unix.EPERM:      "Landlock cannot be used: operation not permitted (EPERM)",
+		unix.EPERM:      "the kernel refuses Landlock: operation not permitted (EPERM)",
 	} {
 		if err := unavailable(errno); err == nil || !strings.HasSuffix(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)

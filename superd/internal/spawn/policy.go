@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"math"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -133,6 +134,22 @@ func defaultPolicy() policy {
 	return p
 }
 
+// offlinePolicy is the default one for a program without a network.
+func offlinePolicy() policy {
+	p := defaultPolicy()
+	p.add(noOffers)
+	return p
+}
+
+// noOffers: a program without a network has one socket of superd's network
+// all the same, its connection. It can dissolve that with connect (AF_UNSPEC),
+// and listen would then bind it to a port of the kernel's choice, which Landlock
+// is not asked about.
+var noOffers = family{purpose: "offering the connection's socket to others", verdict: fails(unix.EPERM), calls: "listen"}
+
+// offers is what a program with a network may do instead.
+var offers = family{purpose: "sockets of its own", calls: "listen"}
+
 // useful is what ordinary programs work with.
 var useful = []family{
 	{purpose: "descriptors", calls: `read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek
@@ -165,7 +182,7 @@ var useful = []family{
 		getrlimit setrlimit prlimit64 getrusage getcpu`},
 	{purpose: "who and where am I", calls: `getpid getppid getuid geteuid getgid getegid getresuid getresgid getgroups
 		capget uname sysinfo getrandom`},
-	{purpose: "the connection, and sockets", calls: `connect bind listen accept accept4 getsockname getpeername
+	{purpose: "the connection, and sockets", calls: `connect bind accept accept4 getsockname getpeername
 		getsockopt setsockopt sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg shutdown`},
 	{purpose: "giving up more", calls: "seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self"},
 }
@@ -193,7 +210,11 @@ var spared = []family{
 // writes its output. With a network it may make connections of its own.
 func tightPolicy(network bool) policy {
 	p := policy{others: kill}
-	for _, f := range useful {
+	allowed := useful
+	if network {
+		allowed = append(slices.Clone(useful), offers)
+	}
+	for _, f := range allowed {
 		f.verdict = allow
 		p.add(f)
 	}
@@ -205,7 +226,7 @@ func tightPolicy(network bool) policy {
 	if network {
 		p.add(socketsOf(unix.AF_UNIX, unix.AF_INET, unix.AF_INET6))
 	} else {
-		p.add(socketsOf(unix.AF_UNIX))
+		p.add(socketsOf(unix.AF_UNIX), noOffers)
 	}
 	return p
 }

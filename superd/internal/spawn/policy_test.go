@@ -10,7 +10,7 @@ import (
 
 // policies are the filters there are.
 var policies = map[string]policy{
-	"default": defaultPolicy(), "tight": tightPolicy(false), "tight with a network": tightPolicy(true),
+	"default": defaultPolicy(), "offline": offlinePolicy(), "tight": tightPolicy(false), "tight with a network": tightPolicy(true),
 }
 
 const (
