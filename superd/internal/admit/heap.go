@@ -22,10 +22,10 @@ type ranked[T any] struct {
 
 const children = 4
 
-func (h *heap[T]) len() int        { return len(h.list) }
-func (h *heap[T]) holds(x T) bool  { return *h.spot(x) != 0 }
-func (h *heap[T]) top() T          { return h.list[0].what }
-func (h *heap[T]) topRank() rank   { return h.list[0].rank }
+func (h *heap[T]) len() int       { return len(h.list) }
+func (h *heap[T]) holds(x T) bool { return *h.spot(x) != 0 }
+func (h *heap[T]) top() T         { return h.list[0].what }
+func (h *heap[T]) topRank() rank  { return h.list[0].rank }
 
 // set puts x in, or moves it to a new rank.
 func (h *heap[T]) set(x T, r rank) {
