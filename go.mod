@@ -3,6 +3,7 @@ module superd
 go 1.26.0
 
 require (
+	github.com/gaissmai/bart v0.30.0
 	github.com/kballard/go-shellquote v0.0.0-20180428030007-95032a82bc51
 	github.com/rs/zerolog v1.35.1
 	github.com/urfave/cli/v3 v3.14.0

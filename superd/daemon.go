@@ -57,7 +57,7 @@ func run(path string) error {
 // newDaemon is a superd that has done nothing yet.
 func newDaemon(c *config.Config, log *event.Log) *daemon {
 	d := &daemon{config: c, log: log, engine: spawn.NewEngine()}
-	d.house = admit.NewHouse(d.room())
+	d.house = admit.NewHouse(admit.Limits{Max: d.room()}, nil)
 	return d
 }
 
@@ -146,7 +146,7 @@ func (d *daemon) newService(c *config.Service, who *identities) (*service, confi
 		d.config.Warnings = append(d.config.Warnings, c.Problem("sandbox", note, ""))
 	}
 	s := &service{config: c, image: image, table: d.table, counts: plan.CountsSource(), inherits: spec.Inherit}
-	s.gate = d.house.Gate(c.Max, func() { d.setOf(s).Resume(s) })
+	s.gate = d.house.Gate(c.Name, admit.NewPolicy(admit.Rules{Max: c.Max}), func() { d.setOf(s).Resume(s) })
 	s.conn = conn.Service{
 		Events:    d.log.Service(c.Name),
 		Plan:      plan,

@@ -1,0 +1,229 @@
+package admit
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/gaissmai/bart"
+)
+
+// A Ban is a source that is kept out for a time.
+type Ban struct {
+	Service string // "" for every service
+	Whom    Spec
+	Left    time.Duration // until it ends; 0 if it does not end by itself
+}
+
+// A ban is one entry of a register.
+type ban struct {
+	whom  Spec
+	until time.Duration
+	spot  int32
+}
+
+// A register has bans with their ends. Those that have ended are no longer
+// there for anybody.
+type register struct {
+	networks bart.Table[*ban]
+	users    map[uint32]*ban
+	ends     heap[*ban]
+	strange  *ban // of clients without an address or a user
+}
+
+func (r *register) init() {
+	r.users = map[uint32]*ban{}
+	r.ends.spot = func(b *ban) *int32 { return &b.spot }
+}
+
+func (r *register) len() int      { return r.ends.len() }
+func (r *register) soonest() *ban { return r.ends.top() }
+
+// get is the ban of exactly that source.
+func (r *register) get(whom Spec) *ban {
+	switch whom.kind {
+	case networkSpec:
+		b, _ := r.networks.Get(whom.network)
+		return b
+	case userSpec:
+		return r.users[whom.id]
+	}
+	return r.strange
+}
+
+func (r *register) put(whom Spec, b *ban) {
+	switch {
+	case whom.kind == networkSpec && b != nil:
+		r.networks.Insert(whom.network, b)
+	case whom.kind == networkSpec:
+		r.networks.Delete(whom.network)
+	case whom.kind == userSpec && b != nil:
+		r.users[whom.id] = b
+	case whom.kind == userSpec:
+		delete(r.users, whom.id)
+	default:
+		r.strange = b
+	}
+}
+
+// add begins a ban, or gives it another end.
+func (r *register) add(whom Spec, until time.Duration) {
+	b := r.get(whom)
+	if b == nil {
+		b = &ban{whom: whom}
+		r.put(whom, b)
+	}
+	b.until = until
+	r.ends.set(b, rank{first: int64(until)})
+}
+
+func (r *register) remove(b *ban) {
+	r.put(b.whom, nil)
+	r.ends.remove(b)
+}
+
+// of is a ban that keeps a plain client out, nil if there is none. All that
+// have ended must have been removed.
+func (r *register) of(c *Client) *ban {
+	if r.len() == 0 {
+		return nil
+	}
+	switch {
+	case c.Addr.IsValid():
+		b, _ := r.networks.Lookup(c.Addr)
+		return b
+	case c.Unix:
+		return r.users[c.UID]
+	}
+	return r.strange
+}
+
+// ended is a ban that has ended by now, nil if there is none.
+func (r *register) ended(now time.Duration) *ban {
+	if r.len() == 0 || r.soonest().until > now {
+		return nil
+	}
+	return r.soonest()
+}
+
+func (r *register) list(service string, now time.Duration) (list []Ban) {
+	for _, e := range r.ends.list {
+		if e.what.until > now {
+			list = append(list, Ban{service, e.what.whom, timeLeft(e.what.until, now)})
+		}
+	}
+	return list
+}
+
+// ban keeps a source out of one service.
+func (g *Gate) ban(key Source, until time.Duration) {
+	before := g.bans.len()
+	g.bans.add(key.Spec(), until)
+	g.house.kept[banned] += g.bans.len() - before
+	g.house.makeRoom(banned, g)
+	if s := g.sources[key]; s != nil {
+		for w := s.line.first; w != nil; w = s.line.first {
+			g.dismiss(w, Decision{Reason: ReasonBanned, Left: timeLeft(until, g.house.clock)})
+		}
+	}
+}
+
+func (g *Gate) unban(b *ban) {
+	g.bans.remove(b)
+	g.house.kept[banned]--
+}
+
+// bannedBy is what keeps a client out: a ban of this service or a block of all
+// of them. A trusted proxy is never kept out, whatever is around its address.
+func (g *Gate) bannedBy(c *Client, exempt bool) *ban {
+	for b := g.bans.ended(g.house.clock); b != nil; b = g.bans.ended(g.house.clock) {
+		g.unban(b)
+	}
+	for b := g.house.blocks.ended(g.house.clock); b != nil; b = g.house.blocks.ended(g.house.clock) {
+		g.house.blocks.remove(b)
+	}
+	if exempt {
+		return nil
+	}
+	if b := g.house.blocks.of(c); b != nil {
+		return b
+	}
+	return g.bans.of(c)
+}
+
+// mostBlocks is how many networks can be blocked at a time.
+const mostBlocks = 10_000
+
+// Block keeps a network out of all services until a time has passed; 0 is
+// until Unblock. Blocked again, it has the new end. The network's trusted
+// proxies are not kept out.
+func (h *House) Block(network netip.Prefix, length time.Duration, now Moment) error {
+	if !network.IsValid() {
+		return fmt.Errorf("cannot block: not a network")
+	}
+	h.mu.Lock()
+	defer h.unlock()
+	h.advance(now.Since)
+	until := never
+	if length > 0 {
+		until = h.clock + length
+	}
+	whom := Network(network)
+	if h.blocks.get(whom) == nil && h.blocks.len() >= mostBlocks {
+		return fmt.Errorf("cannot block %s: %d networks are blocked already", whom, mostBlocks)
+	}
+	h.blocks.add(whom, until)
+	for _, g := range h.gates {
+		g.dismissBlocked(whom, until)
+	}
+	return nil
+}
+
+func (g *Gate) dismissBlocked(whom Spec, until time.Duration) {
+	for _, w := range g.waiters() {
+		if !w.exempt && whom.Matches(&w.client) {
+			g.dismiss(w, Decision{Reason: ReasonBanned, Left: timeLeft(until, g.house.clock)})
+		}
+	}
+	g.roomMade()
+}
+
+// Unblock lifts all blocks and bans of networks inside the one that is given,
+// and returns how many there were.
+func (h *House) Unblock(network netip.Prefix) (lifted int) {
+	if !network.IsValid() {
+		return 0
+	}
+	h.mu.Lock()
+	defer h.unlock()
+	p := Network(network).network
+	for _, b := range h.blocks.inside(p) {
+		h.blocks.remove(b)
+		lifted++
+	}
+	for _, g := range h.gates {
+		for _, b := range g.bans.inside(p) {
+			g.unban(b)
+			lifted++
+		}
+	}
+	return lifted
+}
+
+func (r *register) inside(p netip.Prefix) (list []*ban) {
+	for _, b := range r.networks.Subnets(p) {
+		list = append(list, b)
+	}
+	return list
+}
+
+// Bans are all blocks and bans in force.
+func (h *House) Bans(now Moment) []Ban {
+	h.mu.Lock()
+	defer h.unlock()
+	list := h.blocks.list("", now.Since)
+	for _, g := range h.gates {
+		list = append(list, g.bans.list(g.name, now.Since)...)
+	}
+	return list
+}
