@@ -42,6 +42,7 @@ var floors = map[string][]string{
 // not in the standard library and not here is imported by nobody.
 var libraries = map[string][]string{
 	"gopkg.in/yaml.v3":                  {"superd/superd/internal/config"},
+	"github.com/gaissmai/bart":          {"superd/superd/internal/admit"},
 	"github.com/kballard/go-shellquote": {"superd/superd/internal/config"},
 	"github.com/rs/zerolog":             {"superd/superd/internal/event", "superd/superd"},
 	"github.com/urfave/cli/v3":          {"superd/superd"},
