@@ -202,15 +202,15 @@ func TestServersBehindAFilter(t *testing.T) {
 		}
 		t.Run(systemCalls+"/git", func(t *testing.T) {
 			dir, path := t.TempDir(), need(t, "git")[0]
-			client(t, dir, "git", "init", "-q", dir+"/work")
-			client(t, dir, "git", "-C", dir+"/work", "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-q", "--allow-empty", "-m", "first")
+			client(t, dir, "git", "init", "-q", dir+"/tree")
+			client(t, dir, "git", "-C", dir+"/tree", "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-q", "--allow-empty", "-m", "first")
 			s := under(script(""), systemCalls)
 			s.Identity = id
 			openToAll(t, dir)
 			s.Path, s.Argv = path, []string{"git", "daemon", "--inetd", "--export-all", "--base-path=" + dir}
 			s.Env = append(s.Env, "HOME="+dir, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
 			service := serve(t, s)
-			client(t, dir, "git", "clone", "-q", "git://127.0.0.1:"+service.port+"/work/.git", dir+"/copy")
+			client(t, dir, "git", "clone", "-q", "git://127.0.0.1:"+service.port+"/tree/.git", dir+"/copy")
 			service.endWell(t)
 			if got := client(t, dir, "git", "-C", dir+"/copy", "log", "--format=%s"); got != "first\n" {
 				t.Errorf("cloned %q", got)
