@@ -220,8 +220,8 @@ func (d *daemon) serve() error {
 	}
 	d.announce()
 	d.serving = true
-	go d.table.Watch()                      // ends with close
-	go d.sets[plain].Serve(d.engine.Settle) // ends with stopAccepting
+	go d.table.Watch()             // ends with close
+	go d.sets[plain].Serve(d.turn) // ends with stopAccepting
 	close(begin)
 	defer d.keepRulesFresh()()
 	switch <-d.stops {
@@ -233,6 +233,19 @@ func (d *daemon) serve() error {
 	}
 	d.log.Info("stopped")
 	return nil
+}
+
+// settling is how soon, in milliseconds, it is looked again whether descriptors
+// that children were lent are superd's own again.
+const settling = 1
+
+// turn is what an accepting thread does between connections; it returns for how
+// many milliseconds the thread may sleep.
+func (d *daemon) turn() int {
+	if d.engine.Settle() > 0 {
+		return settling
+	}
+	return -1
 }
 
 // confine starts the thread that accepts for the services whose programs
@@ -250,7 +263,7 @@ func (d *daemon) confine() (begin chan struct{}, err error) {
 		entered <- err
 		if err == nil {
 			<-begin
-			d.sets[confined].Serve(d.engine.Settle)
+			d.sets[confined].Serve(d.turn)
 		}
 	}()
 	return begin, <-entered

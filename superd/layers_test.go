@@ -21,19 +21,22 @@ var floors = map[string][]string{
 	"superd/superd/internal/config":       {},
 	"superd/superd/internal/control":      {},
 	"superd/superd/internal/event":        {},
+	"superd/superd/internal/peer":         {},
 	"superd/superd/internal/spawn/origin": {}, // of spawn alone; imports nothing at all
 
-	"superd/superd/internal/listen": {"superd/superd/internal/config"},
+	"superd/superd/internal/listen": {"superd/superd/internal/config", "superd/superd/internal/peer"},
 	"superd/superd/internal/admit":  {"superd/superd/internal/config"},
-	"superd/superd/internal/spawn":  {"superd/superd/internal/config", "superd/superd/internal/spawn/origin"},
+	"superd/superd/internal/spawn": {
+		"superd/superd/internal/config", "superd/superd/internal/peer", "superd/superd/internal/spawn/origin",
+	},
 
-	"superd/superd/internal/conn": {"superd/superd/internal/spawn", "superd/superd/internal/event"},
+	"superd/superd/internal/conn": {"superd/superd/internal/spawn", "superd/superd/internal/event", "superd/superd/internal/peer"},
 
 	"superd/superd": {
 		"superd/etc", "superd/services",
 		"superd/superd/internal/config", "superd/superd/internal/control", "superd/superd/internal/event",
 		"superd/superd/internal/listen", "superd/superd/internal/admit", "superd/superd/internal/spawn",
-		"superd/superd/internal/conn",
+		"superd/superd/internal/conn", "superd/superd/internal/peer",
 	},
 	"superd/superd/bench": {"superd/services"}, // a client, and no part of the daemon
 }

@@ -9,7 +9,9 @@ import (
 	"superd/superd/internal/admit"
 	"superd/superd/internal/config"
 	"superd/superd/internal/conn"
+	"superd/superd/internal/event"
 	"superd/superd/internal/listen"
+	"superd/superd/internal/peer"
 	"superd/superd/internal/spawn"
 )
 
@@ -36,19 +38,20 @@ func (s *service) Enter() bool { return s.gate.Enter() }
 func (s *service) Leave() { s.gate.Leave() }
 
 // Connection implements listen.Door: from here on the table owns fd.
-func (s *service) Connection(fd int, remote, local netip.AddrPort) {
-	peer := conn.Peer{Remote: remote, Local: local}
+func (s *service) Connection(fd int, p *peer.Peer) {
+	v := &conn.Visitor{Peer: *p}
 	if s.counts {
-		peer.FromSource = s.gate.Count(remote.Addr())
+		v.FromSource = s.gate.Count(p.Remote.Addr())
 	}
 	s.refreshImage()
-	s.table.Start(&s.conn, fd, &peer)
+	s.table.Welcome(&s.conn, v)
+	s.table.Start(&s.conn, fd, v)
 }
 
 // release gives back what Enter and Connection took.
-func (s *service) release(source netip.Addr) {
+func (s *service) release(v *conn.Visitor, _ *event.Exit, _ error) {
 	if s.counts {
-		s.gate.Forget(source)
+		s.gate.Forget(v.Peer.Remote.Addr())
 	}
 	s.gate.Leave()
 }

@@ -2,8 +2,6 @@ package conn
 
 import (
 	"bytes"
-	"strconv"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +21,7 @@ type record struct {
 
 	state   state
 	service *Service
-	peer    Peer
+	visitor *Visitor // lent, until report
 	who     event.Conn
 	child   spawn.Child
 	kept    int // the duplicate of the connection; -1 for none
@@ -35,8 +33,6 @@ type record struct {
 	alone   bool  // processes outlived the program and keep the connection
 	killAt  int64 // when KILL comes, once TERM was sent
 	text    lineCutter
-
-	names [3][]byte // memory of who's id, peer and local
 }
 
 // state is where a connection is in its life.
@@ -55,16 +51,12 @@ const (
 func newRecord(slot uint32) *record { return &record{slot: slot, heap: -1} }
 
 // begin sets r up for one connection.
-func (r *record) begin(s *Service, p *Peer, i *ids) {
-	r.state, r.service, r.peer = running, s, *p
+func (r *record) begin(s *Service, v *Visitor) {
+	r.state, r.service, r.visitor, r.who = running, s, v, v.who
 	r.child, r.kept, r.stderr = spawn.Child{PIDFD: -1}, -1, -1
 	r.started = time.Now()
 	r.ended, r.cause, r.alone, r.killAt = event.Exit{}, nil, false, 0
 	r.text.reset()
-	r.names[0] = i.appendNext(r.names[0][:0])
-	r.names[1] = p.Remote.AppendTo(r.names[1][:0])
-	r.names[2] = p.Local.AppendTo(r.names[2][:0])
-	r.who = event.Conn{ID: r.names[0], Peer: r.names[1], Local: r.names[2]}
 }
 
 // limit is the deadline that r starts with, now being the table's time.
@@ -86,21 +78,6 @@ func (r *record) nextLimit(now int64) int64 {
 		due = min(due, r.idleAt)
 	}
 	return due
-}
-
-// ids makes the names of connections: the time of superd's start, a hyphen
-// and a number, so that a name is not used again after a restart.
-type ids struct {
-	prefix []byte
-	last   atomic.Uint64
-}
-
-func newIDs(now time.Time) ids {
-	return ids{prefix: append(strconv.AppendInt(nil, now.UnixMilli(), 36), '-')}
-}
-
-func (i *ids) appendNext(b []byte) []byte {
-	return strconv.AppendUint(append(b, i.prefix...), i.last.Add(1), 10)
 }
 
 // failure is a system call of the parent's that kept a program from starting.

@@ -6,7 +6,6 @@
 package conn
 
 import (
-	"net/netip"
 	"sync"
 	"time"
 
@@ -30,15 +29,11 @@ type Service struct {
 	LogStderr bool          // descriptor 2 leads to the log
 	Leave     bool          // processes that outlive their program are left alone
 
-	// Release gives the connection's place under the limits back. It is called
-	// exactly once for each connection, by Watch, and must not block.
-	Release func(source netip.Addr)
-}
-
-// A Peer is the two ends of an accepted connection.
-type Peer struct {
-	Remote, Local netip.AddrPort
-	FromSource    int // live connections of this source and service, for the environment
+	// Release tells how a connection's program ended, or in cause why it could
+	// not be started, and gives the visitor back with its place under the
+	// limits. It is called exactly once for each that was started, by Watch,
+	// and must not block.
+	Release func(v *Visitor, end *event.Exit, cause error)
 }
 
 // A Table owns the records of all connections, from accept until their last
@@ -92,20 +87,20 @@ func New(engine *spawn.Engine) (*Table, error) {
 	}, nil
 }
 
-// Start starts the program of s for the connection fd, which it takes over.
-// What goes wrong is recorded and ends the connection. It waits neither for
-// the program nor for a file system.
-func (t *Table) Start(s *Service, fd int, p *Peer) {
+// Start starts the program of s for the connection fd, which it takes over;
+// the visitor, who has a name, is the table's until Release. What goes wrong is
+// recorded and ends the connection. It waits neither for the program nor for a
+// file system.
+func (t *Table) Start(s *Service, fd int, v *Visitor) {
 	r := t.take()
-	r.begin(s, p, &t.ids)
-	s.Events.Accepted(&r.who)
+	r.begin(s, v)
 	streams, err := t.equip(r, fd)
 	if err != nil {
 		unix.Close(fd)
 		t.order(func() { t.refuse(r, err) })
 		return
 	}
-	facts := spawn.Facts{ID: r.who.ID, Remote: p.Remote, Local: p.Local, FromSource: p.FromSource}
+	facts := spawn.Facts{ID: r.who.ID, Peer: &v.Peer, FromSource: v.FromSource}
 	r.child, err = t.engine.Start(s.Plan, streams, &facts)
 	if err != nil {
 		t.order(func() { t.refuse(r, err) })

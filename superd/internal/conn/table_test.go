@@ -2,7 +2,6 @@ package conn
 
 import (
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -57,7 +56,7 @@ func newFixture(t *testing.T) *fixture {
 		LogStderr: true,
 		Linger:    time.Hour,
 		Stop:      time.Hour,
-		Release:   func(netip.Addr) { f.released++ },
+		Release:   func(*Visitor, *event.Exit, error) { f.released++ },
 	}
 	return f
 }
@@ -107,7 +106,7 @@ func TestLateEventTouchesNothing(t *testing.T) {
 	f := newFixture(t)
 	_, server := connection(t)
 	r := f.take()
-	r.begin(&f.service, &Peer{}, &f.ids)
+	r.begin(&f.service, &Visitor{})
 	if _, err := f.equip(r, server); err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +170,7 @@ func TestStopWithinALimit(t *testing.T) {
 			f := newFixture(t)
 			f.now = 100
 			r := f.take()
-			r.begin(&f.service, &Peer{}, &f.ids)
+			r.begin(&f.service, &Visitor{})
 			r.state, r.killAt, r.watched = c.state, c.killAt, true
 			f.Stop("test", c.limit)
 			f.obey()
@@ -193,7 +192,7 @@ func TestLastWords(t *testing.T) {
 	f.service.Plan = compile(t, f.engine, spawn.Spec{
 		Path: "/bin/sh", Argv: []string{"sh", "-c", "echo last words >&2"}, Stderr: spawn.StderrLog, Dir: "/"})
 	_, server := connection(t)
-	f.Start(&f.service, server, &Peer{})
+	f.Start(&f.service, server, &Visitor{})
 	r := f.slots[0]
 	awaitEnd(t, r.child)
 	f.handle(key{r.slot, r.use, processEnded})
@@ -222,7 +221,7 @@ func TestStderrIsReadInParts(t *testing.T) {
 	f := newFixture(t)
 	_, server := connection(t)
 	r := f.take()
-	r.begin(&f.service, &Peer{}, &f.ids)
+	r.begin(&f.service, &Visitor{})
 	streams, err := f.equip(r, server)
 	if err != nil {
 		t.Fatal(err)

@@ -260,7 +260,8 @@ func (t *Table) report(r *record) {
 		r.child.PIDFD = -1
 	}
 	t.engine.Release(r.child, r.service.Leave)
-	r.service.Release(r.peer.Remote.Addr())
+	r.service.Release(r.visitor, &r.ended, r.cause)
+	r.visitor = nil
 	t.linger(r)
 }
 

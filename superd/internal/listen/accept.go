@@ -5,12 +5,14 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"superd/superd/internal/peer"
 )
 
-// acceptOne takes one connection: blocking, as programs expect their stdin to
-// be, and closed on exec. The flag O_NONBLOCK would be the program's as well,
-// since it belongs to the open file.
-func (k *Socket) acceptOne() (fd int, remote netip.AddrPort, err error) {
+// acceptOne takes one connection, and says in p whose: blocking, as programs
+// expect their stdin to be, and closed on exec. The flag O_NONBLOCK would be
+// the program's as well, since it belongs to the open file.
+func (k *Socket) acceptOne(p *peer.Peer) (fd int, err error) {
 	var from unix.RawSockaddrAny
 	size := uint32(unsafe.Sizeof(from))
 	for {
@@ -18,11 +20,12 @@ func (k *Socket) acceptOne() (fd int, remote netip.AddrPort, err error) {
 			uintptr(unsafe.Pointer(&size)), unix.SOCK_CLOEXEC, 0, 0)
 		switch errno {
 		case 0:
-			return int(n), addressOf(&from), nil
+			*p = peer.Peer{Remote: addressOf(&from), Local: k.localOf(int(n))}
+			return int(n), nil
 		case unix.EINTR, unix.ECONNABORTED:
 			continue
 		}
-		return -1, netip.AddrPort{}, errno
+		return -1, errno
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"superd/superd/internal/config"
+	"superd/superd/internal/peer"
 )
 
 // patience bounds every wait; it decides nothing about speed.
@@ -56,8 +57,8 @@ func (r *room) Enter() bool {
 
 func (r *room) Leave() { r.places <- struct{}{} }
 
-func (r *room) Connection(fd int, remote, local netip.AddrPort) {
-	r.came <- visitor{fd, remote, local}
+func (r *room) Connection(fd int, p *peer.Peer) {
+	r.came <- visitor{fd, p.Remote, p.Local}
 }
 
 // next is the visitor who comes next.
@@ -90,7 +91,7 @@ func newSet(t *testing.T) *Set {
 
 func serve(t *testing.T, s *Set) {
 	t.Helper()
-	go s.Serve(func() int { return 0 }) // ends with Close
+	go s.Serve(func() int { return -1 }) // ends with Close
 	t.Cleanup(s.Close)
 }
 
@@ -543,9 +544,9 @@ type recorder struct {
 	name  string
 }
 
-func (r recorder) Connection(fd int, remote, local netip.AddrPort) {
+func (r recorder) Connection(fd int, p *peer.Peer) {
 	r.order <- r.name
-	r.room.Connection(fd, remote, local)
+	r.room.Connection(fd, p)
 }
 
 // Close lets those in who stand in the kernel's queue, as far as there is
@@ -570,7 +571,7 @@ func TestCloseEmptiesTheQueue(t *testing.T) {
 	for !s.woken.Load() { // the order is given
 		time.Sleep(time.Millisecond)
 	}
-	s.Serve(func() int { return 0 })
+	s.Serve(func() int { return -1 })
 	receive(t, closed)
 	for range n {
 		wide.next(t)

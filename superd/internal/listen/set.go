@@ -6,12 +6,15 @@ package listen
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"superd/superd/internal/peer"
 )
 
 // A Door is what stands behind a listening socket: one service.
@@ -23,8 +26,8 @@ type Door interface {
 	// Leave gives the place back: nobody was there after all.
 	Leave()
 	// Connection takes over an accepted, blocking descriptor that is closed
-	// on exec. It must not block.
-	Connection(fd int, remote, local netip.AddrPort)
+	// on exec; p is valid during the call. It must not block.
+	Connection(fd int, p *peer.Peer)
 }
 
 // A Set is all listening sockets of superd and the thread that accepts.
@@ -41,7 +44,9 @@ type Set struct {
 
 	// What only Serve touches once it runs.
 	sockets []*Socket // by number
+	watched []func()  // for others, by how far their numbers are below watchedNumber
 	doors   map[Door][]*Socket
+	peer    peer.Peer     // of the connection that was accepted last
 	delay   time.Duration // of the present shortage; 0 for none
 	closing bool
 }
@@ -87,42 +92,51 @@ func NewSet(above func(int) (int, error), complain func(error)) (*Set, error) {
 	return s, nil
 }
 
-// wakerNumber stands in an event for the eventfd, where others have a socket's
-// number.
-const wakerNumber = -1
+// Numbers below 0 stand in an event for what is no socket: the eventfd, and
+// then what is watched for others.
+const (
+	wakerNumber   = -1
+	watchedNumber = -2
+)
 
-// settling is how soon Serve looks again whether descriptors that it lent are
-// its own again.
-const settling = 1 // millisecond
-
-// Serve accepts connections until Close. Settle is called between connections
-// and returns how much of what they left behind waits to be cleared away;
-// while there is any, Serve sleeps for a millisecond at most.
-func (s *Set) Serve(settle func() int) {
+// Serve accepts connections until Close. Turn is called between connections
+// and returns for how many milliseconds at most Serve may sleep; -1 until
+// something happens.
+func (s *Set) Serve(turn func() int) {
 	defer close(s.done)
 	var events [64]unix.EpollEvent
 	for !s.closing {
-		for _, e := range events[:s.wait(events[:], settle)] {
-			if e.Fd == wakerNumber {
+		for _, e := range events[:s.wait(events[:], turn)] {
+			switch {
+			case e.Fd == wakerNumber:
 				s.obey()
-			} else {
+			case e.Fd < 0:
+				s.watched[watchedNumber-e.Fd]()
+			default:
 				s.burst(s.sockets[e.Fd])
 			}
 		}
 	}
 }
 
-// wait returns the number of sockets with connections, at most all of events.
-func (s *Set) wait(events []unix.EpollEvent, settle func() int) int {
-	left := settle()
+// Watch has Serve call ready whenever fd, the caller's, can be read. Serve must
+// not run yet.
+func (s *Set) Watch(fd int, ready func()) error {
+	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(watchedNumber - len(s.watched))}
+	if err := unix.EpollCtl(s.set, unix.EPOLL_CTL_ADD, fd, &e); err != nil {
+		return os.NewSyscallError("epoll_ctl", err)
+	}
+	s.watched = append(s.watched, ready)
+	return nil
+}
+
+// wait returns the number of events, at most all that there is room for.
+func (s *Set) wait(events []unix.EpollEvent, turn func() int) int {
+	timeout := turn()
 	n, _, _ := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(s.set), uintptr(unsafe.Pointer(&events[0])),
 		uintptr(len(events)), 0, 0, 0)
 	if int(n) > 0 { // under load always: Go's scheduler need not hear of it
 		return int(n)
-	}
-	timeout := -1
-	if left > 0 {
-		timeout = settling
 	}
 	count, err := unix.EpollWait(s.set, events, timeout)
 	if err != nil {
@@ -144,7 +158,7 @@ func (s *Set) burst(k *Socket) {
 			s.pause(k)
 			return
 		}
-		fd, remote, err := k.acceptOne()
+		fd, err := k.acceptOne(&s.peer)
 		if err != nil {
 			k.door.Leave()
 			s.trouble(err)
@@ -152,7 +166,7 @@ func (s *Set) burst(k *Socket) {
 		}
 		s.delay = 0
 		k.accepted++
-		k.door.Connection(fd, remote, k.localOf(fd))
+		k.door.Connection(fd, &s.peer)
 	}
 }
 
@@ -164,7 +178,7 @@ func (s *Set) pause(k *Socket) {
 
 // Resume waits again for the sockets of door, which has room.
 func (s *Set) Resume(door Door) {
-	s.order(func() {
+	s.Order(func() {
 		for _, k := range s.doors[door] {
 			if k.paused {
 				k.paused = false
@@ -203,7 +217,7 @@ func scarce(err error) bool {
 // Close accepts what the kernel has queued already, as far as there is room
 // for it, closes all sockets, and ends Serve, which must be running.
 func (s *Set) Close() {
-	s.order(func() {
+	s.Order(func() {
 		for _, k := range s.sockets {
 			for left := -1; left != k.accepted; {
 				left = k.accepted
@@ -225,7 +239,8 @@ func (s *Set) free() {
 	unix.Close(s.waker)
 }
 
-func (s *Set) order(f func()) {
+// Order has Serve run f, between connections.
+func (s *Set) Order(f func()) {
 	s.mu.Lock()
 	s.orders = append(s.orders, f)
 	s.mu.Unlock()

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"superd/superd/internal/peer"
 )
 
 // script is a service that runs text with sh.
@@ -35,9 +37,11 @@ func compile(t testing.TB, e *Engine, s Spec) *Plan {
 }
 
 var someFacts = Facts{
-	ID:         []byte("abc-1"),
-	Remote:     netip.MustParseAddrPort("192.0.2.7:4711"),
-	Local:      netip.MustParseAddrPort("[2001:db8::1]:25"),
+	ID: []byte("abc-1"),
+	Peer: &peer.Peer{
+		Remote: netip.MustParseAddrPort("192.0.2.7:4711"),
+		Local:  netip.MustParseAddrPort("[2001:db8::1]:25"),
+	},
 	FromSource: 3,
 }
 

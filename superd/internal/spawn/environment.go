@@ -1,18 +1,19 @@
 package spawn
 
 import (
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+
+	"superd/superd/internal/peer"
 )
 
 // Facts are what a program may learn of its connection. The byte slices are
 // valid only during the call they are handed to.
 type Facts struct {
-	ID            []byte // the connection's name in the log
-	Remote, Local netip.AddrPort
-	FromSource    int // live connections of this source and service, this one included
+	ID         []byte // the connection's name in the log
+	Peer       *peer.Peer
+	FromSource int // live connections of this source and service, this one included
 }
 
 // A variable is one entry of the environment that differs by connection.
@@ -26,10 +27,10 @@ type variable struct {
 const longestVariable = 128
 
 var (
-	remoteIP   = func(b []byte, f *Facts) []byte { return f.Remote.Addr().AppendTo(b) }
-	remotePort = func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Remote.Port()), 10) }
-	localIP    = func(b []byte, f *Facts) []byte { return f.Local.Addr().AppendTo(b) }
-	localPort  = func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Local.Port()), 10) }
+	remoteIP   = func(b []byte, f *Facts) []byte { return f.Peer.Remote.Addr().AppendTo(b) }
+	remotePort = func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Peer.Remote.Port()), 10) }
+	localIP    = func(b []byte, f *Facts) []byte { return f.Peer.Local.Addr().AppendTo(b) }
+	localPort  = func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Peer.Local.Port()), 10) }
 	fromSource = func(b []byte, f *Facts) []byte { return strconv.AppendInt(b, int64(f.FromSource), 10) }
 )
 

@@ -1,0 +1,49 @@
+package conn
+
+import (
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"superd/superd/internal/event"
+	"superd/superd/internal/peer"
+)
+
+// A Visitor is an accepted connection before its end: who it is, and under
+// which name. It belongs to whoever accepted it, but for the time from Start to
+// Release, and its memory is used again for the next.
+type Visitor struct {
+	Peer       peer.Peer
+	FromSource int // live connections of this source and service, for the environment
+	Host       any // whatever the owner needs to know again at Release
+
+	who   event.Conn
+	names [3][]byte // memory of who's id, peer and local
+}
+
+// Welcome names a visitor whose ends are known, and records it.
+func (t *Table) Welcome(s *Service, v *Visitor) {
+	v.names[0] = t.ids.appendNext(v.names[0][:0])
+	v.names[1] = v.Peer.AppendRemote(v.names[1][:0])
+	v.names[2] = v.Peer.AppendLocal(v.names[2][:0])
+	v.who = event.Conn{ID: v.names[0], Peer: v.names[1], Local: v.names[2]}
+	s.Events.Accepted(&v.who)
+}
+
+// Who is the visitor as the log has it, valid until Release.
+func (v *Visitor) Who() *event.Conn { return &v.who }
+
+// ids makes the names of connections: the time of superd's start, a hyphen
+// and a number, so that a name is not used again after a restart.
+type ids struct {
+	prefix []byte
+	last   atomic.Uint64
+}
+
+func newIDs(now time.Time) ids {
+	return ids{prefix: append(strconv.AppendInt(nil, now.UnixMilli(), 36), '-')}
+}
+
+func (i *ids) appendNext(b []byte) []byte {
+	return strconv.AppendUint(append(b, i.prefix...), i.last.Add(1), 10)
+}
