@@ -26,7 +26,10 @@ type daemon struct {
 	engine   *spawn.Engine
 	table    *conn.Table
 	sets     [2]*listen.Set // the second one's thread has entered the common walls
+	halls    [2]*hall       // of the sets
 	house    *admit.House
+	called   chan struct{} // the house has something to tell
+	begin    time.Time
 	services []*service
 	serving  bool           // Watch and Serve have been started
 	stops    chan os.Signal // TERM and INT, in order
@@ -56,9 +59,15 @@ func run(path string) error {
 
 // newDaemon is a superd that has done nothing yet.
 func newDaemon(c *config.Config, log *event.Log) *daemon {
-	d := &daemon{config: c, log: log, engine: spawn.NewEngine()}
-	d.house = admit.NewHouse(admit.Limits{Max: d.room()}, nil)
+	d := &daemon{config: c, log: log, engine: spawn.NewEngine(), called: make(chan struct{}, 1), begin: time.Now()}
+	d.house = admit.NewHouse(admit.Limits{Max: d.room()}, d.call)
 	return d
+}
+
+// now is the present as admission has it.
+func (d *daemon) now() admit.Moment {
+	t := time.Now()
+	return admit.Moment{Since: t.Sub(d.begin), Wall: t}
 }
 
 // open builds everything that the file asks for. All that is wrong with it on
@@ -74,6 +83,9 @@ func (d *daemon) open() (err error) {
 	}
 	for i := range d.sets {
 		if d.sets[i], err = listen.NewSet(d.engine.Above, d.outOfResources); err != nil {
+			return fmt.Errorf("cannot wait for connections: %w", err)
+		}
+		if d.halls[i], err = newHall(d, d.sets[i]); err != nil {
 			return fmt.Errorf("cannot wait for connections: %w", err)
 		}
 	}
@@ -103,7 +115,7 @@ func (d *daemon) openSockets() (problems config.Problems) {
 		if !s.config.Enabled {
 			continue
 		}
-		opened, wrong := d.setOf(s).Open(s.config.Listen, s)
+		opened, wrong := s.hall.set.Open(s.config.Listen, s)
 		problems = append(problems, wrong...)
 		for _, k := range opened {
 			s.local = append(s.local, k.Local())
@@ -112,13 +124,13 @@ func (d *daemon) openSockets() (problems config.Problems) {
 	return problems
 }
 
-// setOf is where the sockets of s belong: with the thread that starts its
-// programs.
-func (d *daemon) setOf(s *service) *listen.Set {
+// hallOf is where the sockets and guests of s belong: with the thread that
+// starts its programs. A check has no halls.
+func (d *daemon) hallOf(s *service) *hall {
 	if s.inherits {
-		return d.sets[confined]
+		return d.halls[confined]
 	}
-	return d.sets[plain]
+	return d.halls[plain]
 }
 
 const plain, confined = 0, 1
@@ -145,8 +157,9 @@ func (d *daemon) newService(c *config.Service, who *identities) (*service, confi
 	for _, note := range plan.Notes() {
 		d.config.Warnings = append(d.config.Warnings, c.Problem("sandbox", note, ""))
 	}
-	s := &service{config: c, image: image, table: d.table, counts: plan.CountsSource(), inherits: spec.Inherit}
-	s.gate = d.house.Gate(c.Name, admit.NewPolicy(admit.Rules{Max: c.Max}), func() { d.setOf(s).Resume(s) })
+	s := &service{daemon: d, config: c, image: image, table: d.table, counts: plan.CountsSource(), inherits: spec.Inherit}
+	s.hall = d.hallOf(s)
+	s.gate = d.house.Gate(c.Name, admit.NewPolicy(admit.Rules{Max: c.Max}), func() { s.hall.set.Resume(s) })
 	s.conn = conn.Service{
 		Events:    d.log.Service(c.Name),
 		Plan:      plan,
@@ -173,7 +186,7 @@ func (d *daemon) room() int {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return d.config.Limits.Max
 	}
-	own := uint64(d.engine.Window() + conn.MostLingering() + 16)
+	own := uint64(d.engine.Window() + conn.MostLingering() + mostGuests() + 16)
 	for _, c := range d.config.Services {
 		own += uint64(len(c.Listen) + 1)
 	}
@@ -220,37 +233,36 @@ func (d *daemon) serve() error {
 	}
 	d.announce()
 	d.serving = true
-	go d.table.Watch()             // ends with close
-	go d.sets[plain].Serve(d.turn) // ends with stopAccepting
+	go d.table.Watch()                          // ends with close
+	go d.sets[plain].Serve(d.halls[plain].turn) // ends with close
+	endUsher := inBackground(d.usher)
 	close(begin)
-	defer d.keepRulesFresh()()
-	switch <-d.stops {
-	case unix.SIGTERM:
+	defer inBackground(d.keepRulesFresh)()
+	defer inBackground(d.watchLoad)()
+	stop := <-d.stops
+	d.stopAccepting(endUsher)
+	if stop == unix.SIGTERM {
 		d.drain()
-	default:
-		d.stopAccepting()
+	} else {
 		d.stopNow()
 	}
 	d.log.Info("stopped")
 	return nil
 }
 
-// settling is how soon, in milliseconds, it is looked again whether descriptors
-// that children were lent are superd's own again.
-const settling = 1
-
-// turn is what an accepting thread does between connections; it returns for how
-// many milliseconds the thread may sleep.
-func (d *daemon) turn() int {
-	if d.engine.Settle() > 0 {
-		return settling
-	}
-	return -1
+// inBackground runs f until stop, which waits for its end.
+func inBackground(f func(quit <-chan struct{})) (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		f(quit)
+	}()
+	return func() { close(quit); <-done }
 }
 
 // confine starts the thread that accepts for the services whose programs
 // inherit their walls. It has entered them when confine returns, and accepts
-// once begin is closed; it ends with stopAccepting.
+// once begin is closed; it ends with close.
 func (d *daemon) confine() (begin chan struct{}, err error) {
 	begin = make(chan struct{})
 	entered := make(chan error)
@@ -263,7 +275,7 @@ func (d *daemon) confine() (begin chan struct{}, err error) {
 		entered <- err
 		if err == nil {
 			<-begin
-			d.sets[confined].Serve(d.turn)
+			d.sets[confined].Serve(d.halls[confined].turn)
 		}
 	}()
 	return begin, <-entered
@@ -273,24 +285,19 @@ func (d *daemon) confine() (begin chan struct{}, err error) {
 // say, can be refused to confined programs.
 const betweenRefreshes = 5 * time.Second
 
-// keepRulesFresh starts to look, from time to time, whether the paths that
-// programs are confined to lead to other files. The result ends that.
-func (d *daemon) keepRulesFresh() (stop func()) {
-	quit, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		ticker := time.NewTicker(betweenRefreshes)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ticker.C:
-				d.refreshRules()
-			case <-quit:
-				return
-			}
+// keepRulesFresh looks, from time to time, whether the paths that programs are
+// confined to lead to other files, until quit is closed.
+func (d *daemon) keepRulesFresh(quit <-chan struct{}) {
+	ticker := time.NewTicker(betweenRefreshes)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			d.refreshRules()
+		case <-quit:
+			return
 		}
-	}()
-	return func() { close(quit); <-done }
+	}
 }
 
 // refreshRules says once what keeps the rules of a service from being made
@@ -305,10 +312,16 @@ func (d *daemon) refreshRules() {
 	}
 }
 
-// stopAccepting takes what the kernel has queued and closes all sockets.
-func (d *daemon) stopAccepting() {
+// stopAccepting takes what the kernel has queued, closes all sockets, and turns
+// away who has no program yet.
+func (d *daemon) stopAccepting(endUsher func()) {
 	for _, set := range d.sets {
-		set.Close()
+		set.Shut()
+	}
+	d.house.Drain()
+	endUsher()
+	for _, h := range d.halls {
+		h.set.Order(h.dismissSilent)
 	}
 }
 
@@ -328,10 +341,9 @@ func hearSignals(log *event.Log) (stops chan os.Signal) {
 	return stops
 }
 
-// drain accepts no more, lets live connections finish for as long as the file
-// allows, and ends the rest. Another TERM shortens the wait, and INT ends it.
+// drain lets live connections finish for as long as the file allows, and ends
+// the rest. Another TERM shortens the wait, and INT ends it.
 func (d *daemon) drain() {
-	d.stopAccepting()
 	d.log.Info("draining", event.F("live", d.house.Live()), event.F("seconds", d.config.Drain.Seconds()))
 	empty := d.table.Empty()
 	timer := time.NewTimer(d.config.Drain)
@@ -372,9 +384,17 @@ func (d *daemon) stopNow() {
 
 // close frees what is left once no connection is.
 func (d *daemon) close() {
-	for _, set := range d.sets {
-		if set != nil && !d.serving {
+	for i, set := range d.sets {
+		switch {
+		case set == nil:
+			continue
+		case d.serving:
+			set.Close()
+		default:
 			set.Abandon()
+		}
+		if d.halls[i] != nil {
+			d.halls[i].close()
 		}
 	}
 	if d.table != nil && d.serving {

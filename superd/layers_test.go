@@ -30,13 +30,16 @@ var floors = map[string][]string{
 		"superd/superd/internal/config", "superd/superd/internal/peer", "superd/superd/internal/spawn/origin",
 	},
 
+	"superd/superd/internal/lobby": {},
+	"superd/superd/internal/proxy": {},
+
 	"superd/superd/internal/conn": {"superd/superd/internal/spawn", "superd/superd/internal/event", "superd/superd/internal/peer"},
 
 	"superd/superd": {
 		"superd/etc", "superd/services",
 		"superd/superd/internal/config", "superd/superd/internal/control", "superd/superd/internal/event",
 		"superd/superd/internal/listen", "superd/superd/internal/admit", "superd/superd/internal/spawn",
-		"superd/superd/internal/conn", "superd/superd/internal/peer",
+		"superd/superd/internal/conn", "superd/superd/internal/peer", "superd/superd/internal/lobby", "superd/superd/internal/proxy",
 	},
 	"superd/superd/bench": {"superd/services"}, // a client, and no part of the daemon
 }
@@ -51,7 +54,7 @@ var libraries = map[string][]string{
 	"github.com/urfave/cli/v3":          {"superd/superd"},
 	"golang.org/x/sys/unix": {
 		"superd/superd/internal/listen", "superd/superd/internal/spawn", "superd/superd/internal/conn",
-		"superd/superd/internal/control", "superd/superd", "superd/superd/bench",
+		"superd/superd/internal/control", "superd/superd/internal/lobby", "superd/superd", "superd/superd/bench",
 	},
 }
 

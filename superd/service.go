@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"time"
@@ -18,42 +19,115 @@ import (
 // A service is one entry of the file at work: the door that accepted
 // connections come in by. It never changes while it listens.
 type service struct {
+	daemon   *daemon
 	config   *config.Service
 	local    []netip.AddrPort // where it listens
 	gate     *admit.Gate
 	conn     conn.Service
 	table    *conn.Table
-	stale    bool // its rules could not be renewed; touched by the refreshing goroutine only
-	inherits bool // programs are started by the thread that has entered their walls
-	counts   bool // programs are told how many connections their source has
+	hall     *hall // of the thread that accepts for it
+	stale    bool  // its rules could not be renewed; touched by the refreshing goroutine only
+	inherits bool  // programs are started by the thread that has entered their walls
+	counts   bool  // programs are told how many connections their source has
 
-	image  *spawn.Image // of a built-in; else nil
-	second int64        // that the image speaks of; touched by the accepting thread only
+	proxied    bool                     // clients come through proxies that name them
+	headerTime time.Duration            // how long that may take
+	firstByte  time.Duration            // how long a client may be silent before its program starts; 0 is off
+	texts      [event.NumReasons][]byte // what a client is told that is turned away
+	refuses    bool                     // who finds no room is turned away
+	queue      int                      // how many may wait for a place
+
+	image *spawn.Image // of a built-in; else nil
+
+	// What only the accepting thread touches.
+	second  int64 // that the image speaks of
+	entered bool  // Enter has taken a place
+	waiting int   // guests who wait for one
+	halved  party // those of them who may have gone
 }
 
-// Enter implements listen.Door.
-func (s *service) Enter() bool { return s.gate.Enter() }
+// Enter implements listen.Door. Where nobody is looked at, a place is taken
+// first: who finds none waits where waiting is cheapest, in the kernel's queue.
+func (s *service) Enter() bool {
+	s.entered = s.firstByte == 0 && !s.proxied && s.gate.Direct()
+	return !s.entered || s.gate.Enter()
+}
 
 // Leave implements listen.Door.
-func (s *service) Leave() { s.gate.Leave() }
-
-// Connection implements listen.Door: from here on the table owns fd.
-func (s *service) Connection(fd int, p *peer.Peer) {
-	v := &conn.Visitor{Peer: *p}
-	if s.counts {
-		v.FromSource = s.gate.Count(p.Remote.Addr())
+func (s *service) Leave() {
+	if s.entered {
+		s.gate.Leave()
 	}
-	s.refreshImage()
-	s.table.Welcome(&s.conn, v)
-	s.table.Start(&s.conn, fd, v)
 }
 
-// release gives back what Enter and Connection took.
-func (s *service) release(v *conn.Visitor, _ *event.Exit, _ error) {
+// Connection implements listen.Door: from here on a guest owns fd.
+func (s *service) Connection(fd int, p *peer.Peer) {
+	g := s.hall.guest(s)
+	g.fd, g.visitor.Peer = fd, *p
+	if s.entered {
+		g.seat()
+	} else {
+		g.receive()
+	}
+}
+
+// Impatient implements listen.Door.
+func (s *service) Impatient() bool { return s.refuses }
+
+// errNoDescriptors is why a client is turned away whom superd cannot let wait.
+var errNoDescriptors = errors.New("superd has no descriptors left")
+
+// TurnAway implements listen.Door.
+func (s *service) TurnAway(fd int, p *peer.Peer) {
+	g := s.hall.guest(s)
+	g.fd, g.visitor.Peer = fd, *p
+	g.greet()
+	s.conn.Events.Refused(g.visitor.Who(), event.ReasonTotalLimit, errNoDescriptors)
+	g.say(admit.ReasonTotalLimit)
+	g.finish()
+}
+
+// release gives back what start took.
+func (s *service) release(v *conn.Visitor, x *event.Exit, cause error) {
+	g := v.Host.(*guest)
 	if s.counts {
 		s.gate.Forget(v.Peer.Remote.Addr())
 	}
-	s.gate.Leave()
+	s.tellChange(g.ticket.Ended(endOf(x, cause), s.daemon.now()))
+	g.ticket.Release()
+	g.hall.take(g)
+}
+
+// endOf is the end of a program as admission knows it. What superd lacked, or
+// ended itself, says nothing about a service.
+func endOf(x *event.Exit, cause error) admit.End {
+	e := admit.End{Lived: x.Duration}
+	var f *spawn.Failure
+	switch {
+	case cause == nil && x.Reason == "" && (x.Signaled || x.Status != 0):
+		e.Kind = admit.Failed
+	case errors.As(cause, &f) && f.Child:
+		e.Kind = admit.ExecError
+	case cause != nil:
+		e.Lived = time.Hour
+	}
+	return e
+}
+
+// tellChange records what became of the state of a service whose program keeps
+// failing.
+func (s *service) tellChange(c admit.Change) {
+	if c != admit.NoChange {
+		s.conn.Events.Failing(c.String(), c == admit.Paused || c == admit.PausedAgain)
+	}
+}
+
+// makeRoom has one go of those who wait and may have gone, if others would find
+// no room to wait.
+func (s *service) makeRoom() {
+	if s.waiting >= s.queue && s.halved.first != nil {
+		s.halved.first.abandon(errLeft)
+	}
 }
 
 // refreshImage makes the image anew for a built-in that tells the time, once

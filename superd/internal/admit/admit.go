@@ -31,6 +31,7 @@ type Client struct {
 	Unix     bool       // UID, GID and Groups say who it is
 	UID, GID uint32
 	Groups   []uint32 // beside GID; must not change while the client waits
+	Host     any      // the Waiter's, if the client has to wait; not looked at
 }
 
 // plain is the client as rules see it: a v4-mapped address is IPv4, and a zone

@@ -131,6 +131,19 @@ func (g *Gate) Ask(c Client, now Moment) (d Decision) {
 	return d
 }
 
+// Screen refuses a client that Ask would refuse whatever room there is. So
+// nobody need be waited for who cannot come in. Of a decision about others only
+// the Change means something.
+func (g *Gate) Screen(c Client, now Moment) (d Decision, refused bool) {
+	var a asking
+	g.lookUp(&a, &c, now)
+	defer g.house.unlock()
+	if !g.turnsAway(&a, &d) {
+		return Decision{Change: a.change}, false
+	}
+	return d, true
+}
+
 // Refused counts a refusal that was decided elsewhere, as that for a bad PROXY
 // header, towards a ban of the client.
 func (g *Gate) Refused(c Client, r Reason, now Moment) {

@@ -236,7 +236,7 @@ func (h *House) Next(now Moment) (Waiter, Decision, bool) {
 		return Waiter{}, Decision{}, false
 	}
 	h.decided.remove(w)
-	told, d := Waiter{h, w, w.use}, w.decision
+	told, d := w.waiter(), w.decision
 	h.freeWaiting(w)
 	return told, d, true
 }

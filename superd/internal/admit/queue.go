@@ -32,10 +32,14 @@ type waiting struct {
 // A Waiter is a connection that waits. Copies are the same waiter, and it can
 // be a map's key.
 type Waiter struct {
+	Host any // the client's
+
 	house *House
 	who   *waiting
 	use   uint64
 }
+
+func (w *waiting) waiter() Waiter { return Waiter{w.client.Host, w.gate.house, w, w.use} }
 
 // Abandon ends the wait of one whose client has gone; if it has got a place
 // meanwhile that Next has not told, that is given back. It returns false, and
@@ -128,7 +132,7 @@ func (g *Gate) park(a *asking, cause Reason) Decision {
 		h.deadlines.set(w, rank{int64(h.clock + queue.Timeout), w.arrival})
 	}
 	g.lineUp(w, g.know(a.key)) // not a.source: who was displaced may have been the last to know it
-	d.Verdict, d.Waiter = Waits, Waiter{h, w, w.use}
+	d.Verdict, d.Waiter = Waits, w.waiter()
 	return d
 }
 

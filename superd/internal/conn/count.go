@@ -17,8 +17,8 @@ const (
 	tcpClosing   = 11
 )
 
-// countBytes notes how many bytes came in, whether or not the program read
-// them, and how many it wrote. The kernel counts a FIN as a byte.
+// countBytes notes how many bytes came in for the program, whether or not it
+// read them, and how many it wrote. The kernel counts a FIN as a byte.
 func (t *Table) countBytes(r *record) {
 	r.ended.BytesIn, r.ended.BytesOut = -1, -1
 	if !t.lookAtTCP(r) {
@@ -40,7 +40,7 @@ func (t *Table) countBytes(r *record) {
 		in -= finReceived(r.kept)
 		out -= t.finSent(out)
 	}
-	r.ended.BytesIn, r.ended.BytesOut = in, out
+	r.ended.BytesIn, r.ended.BytesOut = in-int64(r.visitor.Taken), out
 }
 
 // finSent is 1 where the program's side of a closed connection ended with a

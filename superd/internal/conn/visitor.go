@@ -15,6 +15,7 @@ import (
 type Visitor struct {
 	Peer       peer.Peer
 	FromSource int // live connections of this source and service, for the environment
+	Taken      int // bytes of the client's that its program does not see
 	Host       any // whatever the owner needs to know again at Release
 
 	who   event.Conn

@@ -38,9 +38,9 @@ type Service struct {
 	log    *Log           // immutable
 	logger zerolog.Logger // immutable
 
-	accepted, exited, failed atomic.Uint64
-	refused                  [NumReasons]atomic.Uint64
-	refusals                 refusals
+	accepted, exited, failed, silent atomic.Uint64
+	refused                          [NumReasons]atomic.Uint64
+	refusals                         refusals
 }
 
 // Listening records that the service can be reached at an address.
@@ -55,6 +55,27 @@ func (s *Service) Accepted(c *Conn) {
 	s.accepted.Add(1)
 	if e := s.logger.Debug(); e != nil {
 		s.about(e, c).Msg("accepted")
+	}
+}
+
+// Silent records a client that never sent the byte that its program was to wait for, so that there was
+// none. It is no connection that was accepted, as far as the counters go.
+func (s *Service) Silent(peer []byte) {
+	s.silent.Add(1)
+	if e := s.logger.Debug(); e != nil {
+		connection(stamp(e, s.log.now()), &Conn{Peer: peer}).Msg("silent")
+	}
+}
+
+// Failing records a turn in the state of a service whose program keeps failing: paused, paused again,
+// trying or recovered. Connections are refused while it is paused.
+func (s *Service) Failing(turn string, paused bool) {
+	e := s.logger.Info()
+	if paused {
+		e = s.logger.Warn()
+	}
+	if e != nil {
+		stamp(e, s.log.now()).Msg(turn)
 	}
 }
 
@@ -146,6 +167,7 @@ type Counts struct {
 	Accepted uint64
 	Exited   uint64
 	Failed   uint64 // of those exited: with a status other than 0, or by a signal
+	Silent   uint64 // sent nothing while timeout.first_byte waited for it; not accepted
 	Refused  [NumReasons]uint64
 }
 
@@ -167,7 +189,7 @@ func (s *Service) Counts() Counts {
 	for i := range c.Refused {
 		c.Refused[i] = s.refused[i].Load()
 	}
-	c.Accepted = s.accepted.Load()
+	c.Accepted, c.Silent = s.accepted.Load(), s.silent.Load()
 	c.Live = c.Accepted - min(c.Accepted, c.Exited+c.RefusedTotal())
 	return c
 }

@@ -29,6 +29,9 @@ type room struct {
 	came   chan visitor
 	full   chan struct{} // one for each time that somebody was turned away
 	tries  atomic.Int32  // how often a place was asked for
+
+	impatient bool
+	away      chan visitor // who was turned away
 }
 
 type visitor struct {
@@ -37,7 +40,7 @@ type visitor struct {
 }
 
 func newRoom(places int) *room {
-	r := &room{places: make(chan struct{}, 1000), came: make(chan visitor, 1000), full: make(chan struct{}, 1000)}
+	r := &room{places: make(chan struct{}, 1000), came: make(chan visitor, 1000), full: make(chan struct{}, 1000), away: make(chan visitor, 1000)}
 	for range places {
 		r.places <- struct{}{}
 	}
@@ -53,6 +56,13 @@ func (r *room) Enter() bool {
 		r.full <- struct{}{}
 		return false
 	}
+}
+
+func (r *room) Impatient() bool { return r.impatient }
+
+func (r *room) TurnAway(fd int, p *peer.Peer) {
+	unix.Close(fd)
+	r.away <- visitor{-1, p.Remote, p.Local}
 }
 
 func (r *room) Leave() { r.places <- struct{}{} }
@@ -549,9 +559,9 @@ func (r recorder) Connection(fd int, p *peer.Peer) {
 	r.room.Connection(fd, p)
 }
 
-// Close lets those in who stand in the kernel's queue, as far as there is
-// room, and nobody after them.
-func TestCloseEmptiesTheQueue(t *testing.T) {
+// Shut lets those in who stand in the kernel's queue, as far as there is room,
+// and nobody after them; Close ends the thread.
+func TestShutEmptiesTheQueue(t *testing.T) {
 	s := newSet(t)
 	wide, narrow := newRoom(1000), newRoom(2)
 	first := open(t, s, at("127.0.0.1:0"), wide)[0].Local()
@@ -565,6 +575,7 @@ func TestCloseEmptiesTheQueue(t *testing.T) {
 	}
 	closed := make(chan struct{})
 	go func() { // ends with Serve
+		s.Shut()
 		s.Close()
 		close(closed)
 	}()
@@ -624,5 +635,68 @@ func TestOutOfDescriptors(t *testing.T) {
 	}
 	if len(complaints) > 0 {
 		t.Errorf("it complained %d times more", len(complaints))
+	}
+}
+
+// Who would rather be turned away than wait is told even when all descriptors
+// are in use, and the reserve for that is there again afterwards.
+func TestTurnAwayWithoutDescriptors(t *testing.T) {
+	s, err := NewSet(func(fd int) (int, error) { return fd, nil }, func(error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRoom(1000)
+	r.impatient = true
+	k := open(t, s, at("127.0.0.1:0"), r)[0]
+	const n = 20
+	for range n {
+		dial(t, k.Local())
+	}
+	reserve := s.reserve
+	release := useUpDescriptors(t)
+	serve(t, s)
+	for range n {
+		receive(t, r.away)
+	}
+	release()
+	if len(r.came) > 0 {
+		t.Errorf("%d came in", len(r.came))
+	}
+	dial(t, k.Local())
+	r.next(t)
+	if s.reserve != reserve {
+		t.Errorf("the reserve is %d, not %d", s.reserve, reserve)
+	}
+}
+
+// useUpDescriptors leaves none of those that this process may have.
+func useUpDescriptors(t *testing.T) (release func()) {
+	t.Helper()
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	highest, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(highest) + 1, Max: was.Max}); err != nil {
+		t.Fatal(err)
+	}
+	used := []int{highest}
+	for {
+		fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			break
+		}
+		used = append(used, fd)
+	}
+	return func() {
+		for _, fd := range used {
+			unix.Close(fd)
+		}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+			t.Error(err)
+		}
 	}
 }

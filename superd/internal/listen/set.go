@@ -28,11 +28,17 @@ type Door interface {
 	// Connection takes over an accepted, blocking descriptor that is closed
 	// on exec; p is valid during the call. It must not block.
 	Connection(fd int, p *peer.Peer)
+	// Impatient tells that who finds no room is turned away, and does not wait.
+	Impatient() bool
+	// TurnAway takes over an accepted connection for which there is no
+	// descriptor, and closes it before it returns.
+	TurnAway(fd int, p *peer.Peer)
 }
 
 // A Set is all listening sockets of superd and the thread that accepts.
 type Set struct {
 	set, waker int
+	reserve    int                       // given up for a moment when there are no descriptors; touched by Serve only
 	above      func(fd int) (int, error) // moves what lives long out of accept's way
 	complain   func(error)               // accept is out of something; called once for each such time
 	holders    *holders                  // of ports that were taken when Open was to open them; nil where none was
@@ -48,6 +54,7 @@ type Set struct {
 	doors   map[Door][]*Socket
 	peer    peer.Peer     // of the connection that was accepted last
 	delay   time.Duration // of the present shortage; 0 for none
+	shut    bool          // the sockets are closed
 	closing bool
 }
 
@@ -69,7 +76,7 @@ func (s *Socket) Local() netip.AddrPort { return s.local }
 // range in which accepted connections land; complain hears, once for each such
 // time, that connections cannot be accepted for lack of something.
 func NewSet(above func(int) (int, error), complain func(error)) (*Set, error) {
-	s := &Set{set: -1, waker: -1, above: above, complain: complain,
+	s := &Set{set: -1, waker: -1, reserve: -1, above: above, complain: complain,
 		done: make(chan struct{}), doors: map[Door][]*Socket{}}
 	low, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -82,11 +89,18 @@ func NewSet(above func(int) (int, error), complain func(error)) (*Set, error) {
 		s.waker, err = above(low)
 	}
 	if err == nil {
+		low, err = unix.FcntlInt(uintptr(s.waker), unix.F_DUPFD_CLOEXEC, 0)
+	}
+	if err == nil {
+		s.reserve, err = above(low)
+	}
+	if err == nil {
 		err = unix.EpollCtl(s.set, unix.EPOLL_CTL_ADD, s.waker, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakerNumber})
 	}
 	if err != nil {
 		unix.Close(s.set)
 		unix.Close(s.waker)
+		unix.Close(s.reserve)
 		return nil, err
 	}
 	return s, nil
@@ -161,7 +175,7 @@ func (s *Set) burst(k *Socket) {
 		fd, err := k.acceptOne(&s.peer)
 		if err != nil {
 			k.door.Leave()
-			s.trouble(err)
+			s.trouble(k, err)
 			return
 		}
 		s.delay = 0
@@ -198,9 +212,12 @@ const (
 // nobody (accept(2), "Error handling"); when the system is out of something,
 // all connections wait in the kernel's queues, and superd tries again with a
 // growing delay. An order ends the delay.
-func (s *Set) trouble(err error) {
+func (s *Set) trouble(k *Socket, err error) {
 	if !scarce(err) {
 		return
+	}
+	if k.door.Impatient() {
+		s.turnAway(k)
 	}
 	if s.delay == 0 {
 		s.complain(err)
@@ -209,14 +226,32 @@ func (s *Set) trouble(err error) {
 	unix.Poll([]unix.PollFd{{Fd: int32(s.waker), Events: unix.POLLIN}}, int(s.delay.Milliseconds()))
 }
 
+// turnAway uses the number of the reserve to tell clients that there is no
+// room, who would rather know than wait. If the number is lost meanwhile to
+// somebody else, that was the last time.
+func (s *Set) turnAway(k *Socket) {
+	for n := 0; n < burstLength && s.reserve >= 0; n++ {
+		unix.Close(s.reserve)
+		fd, err := k.acceptOne(&s.peer)
+		if err == nil {
+			k.door.TurnAway(fd, &s.peer)
+		}
+		if s.reserve, _ = unix.FcntlInt(uintptr(s.waker), unix.F_DUPFD_CLOEXEC, s.reserve); err != nil {
+			return
+		}
+	}
+}
+
 func scarce(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) ||
 		errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
 }
 
-// Close accepts what the kernel has queued already, as far as there is room
-// for it, closes all sockets, and ends Serve, which must be running.
-func (s *Set) Close() {
+// Shut accepts what the kernel has queued already, as far as there is room for
+// it, and closes all sockets. Serve, which must be running, goes on for those
+// who were let in.
+func (s *Set) Shut() {
+	shut := make(chan struct{})
 	s.Order(func() {
 		for _, k := range s.sockets {
 			for left := -1; left != k.accepted; {
@@ -224,19 +259,39 @@ func (s *Set) Close() {
 				s.burst(k)
 			}
 		}
-		s.closing = true
+		s.closeSockets()
+		close(shut)
 	})
+	<-shut
+}
+
+// Close closes all sockets, runs what was ordered, and ends Serve, which must
+// be running.
+func (s *Set) Close() {
+	s.Order(func() { s.closing = true })
 	<-s.done
 	s.free()
 }
 
+// closeSockets leaves no socket that an event could speak of.
+func (s *Set) closeSockets() {
+	for _, k := range s.sockets {
+		k.paused = true
+		unix.EpollCtl(s.set, unix.EPOLL_CTL_DEL, k.fd, nil)
+		unix.Close(k.fd)
+	}
+	clear(s.doors)
+	s.shut = true
+}
+
 // free closes all descriptors of a set that nobody serves.
 func (s *Set) free() {
-	for _, k := range s.sockets {
-		unix.Close(k.fd)
+	if !s.shut {
+		s.closeSockets()
 	}
 	unix.Close(s.set)
 	unix.Close(s.waker)
+	unix.Close(s.reserve)
 }
 
 // Order has Serve run f, between connections.

@@ -12,9 +12,9 @@ type Peer struct {
 	// Via is the proxy that spoke for the client; the zero AddrPort where the
 	// client came itself.
 	Via netip.AddrPort
-	// Extra are further variables of the program's environment, NAME=value,
-	// that a trusted proxy told; most connections have none.
-	Extra []string
+	// Extra are further variables of the program's environment that a trusted
+	// proxy told, each with a zero byte behind it. Most connections have none.
+	Extra []byte
 }
 
 // AppendRemote writes the client's end as the log has it.

@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"bytes"
 	"slices"
 	"strconv"
 	"strings"
@@ -93,11 +94,13 @@ func variablesOf(names []string) []variable {
 	return list
 }
 
-// withoutVariables drops from env what the connection's own variables replace:
-// of two variables of one name, getenv(3) finds the first.
-func withoutVariables(env []string, variables []variable) []string {
+// withoutVariables drops from env what the connection's own variables replace,
+// or could: of two variables of one name, getenv(3) finds the first.
+func withoutVariables(env []string, variables []variable, further []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(entry string) bool {
-		return slices.ContainsFunc(variables, func(v variable) bool { return strings.HasPrefix(entry, v.name) })
+		name, _, _ := strings.Cut(entry, "=")
+		return slices.Contains(further, name) ||
+			slices.ContainsFunc(variables, func(v variable) bool { return strings.HasPrefix(entry, v.name) })
 	})
 }
 
@@ -107,7 +110,8 @@ func (p *Plan) CountsSource() bool {
 	return slices.Contains(p.spec.EnvStyle, "ucspi")
 }
 
-// describe writes the connection's variables into in.
+// describe writes the connection's variables into in, which has room for them:
+// what a child reads must not move.
 func (in *instance) describe(f *Facts) {
 	p := in.plan
 	in.text = in.text[:0]
@@ -118,6 +122,13 @@ func (in *instance) describe(f *Facts) {
 		in.text = v.value(in.text, f)
 		in.text = append(in.text, 0)
 		in.envp = append(in.envp, address(in.text[start:]))
+	}
+	for rest := f.Peer.Extra; len(rest) > 0; {
+		variable, more, _ := bytes.Cut(rest, []byte{0})
+		start := len(in.text)
+		in.text = append(append(in.text, variable...), 0)
+		in.envp = append(in.envp, address(in.text[start:]))
+		rest = more
 	}
 	in.envp = append(in.envp, 0)
 }

@@ -12,6 +12,7 @@ type Failure struct {
 	Words string // what could not be done: "execute /x"
 	Errno unix.Errno
 	Hint  string // what that means here; may be ""
+	Child bool   // the child came to grief on its way: no lack of superd's own
 }
 
 // Error reads "cannot execute /x: ENOENT (no such file or directory)".
@@ -25,7 +26,7 @@ func (f *Failure) Error() string {
 
 // failure puts a failed step into words.
 func (p *Plan) failure(step int, errno unix.Errno) *Failure {
-	f := &Failure{Words: p.words[step], Errno: errno}
+	f := &Failure{Words: p.words[step], Errno: errno, Child: true}
 	if step == p.exec {
 		f.Hint = p.execHints()[errno]
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"superd/superd/internal/peer"
 )
 
 // getentTime bounds one question to the system's databases: a directory
@@ -44,7 +46,7 @@ func (e *Engine) output(argv []string, limit time.Duration) (out []byte, status 
 		return nil, 0, err
 	}
 	defer plan.Close()
-	child, err := e.Start(plan, Streams{Connection: ends[1], Stderr: -1}, &Facts{})
+	child, err := e.Start(plan, Streams{Connection: ends[1], Stderr: -1}, &Facts{Peer: &peer.Peer{}})
 	if err != nil {
 		return nil, 0, err
 	}

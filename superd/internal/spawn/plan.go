@@ -28,6 +28,8 @@ type Spec struct {
 	Image    *Image   // a built-in: executed by descriptor
 	Env      []string // NAME=value, the same for every connection
 	EnvStyle []string // which sets of connection variables are added
+	Further  []string // names of the variables that a connection's Peer.Extra may have
+	Room     int      // bytes, at least as many as Peer.Extra has
 	Stderr   string
 	Dir      string
 	Umask    int
@@ -82,7 +84,7 @@ func (e *Engine) Compile(s Spec) (*Plan, error) {
 	}
 	p.argv = p.pointers(s.Argv, 0)
 	p.variables = variablesOf(s.EnvStyle)
-	p.static = p.pointers(withoutVariables(s.Env, p.variables), len(p.variables))
+	p.static = p.pointers(withoutVariables(s.Env, p.variables, s.Further), len(p.variables)+len(s.Further))
 	p.addDescriptors()
 	p.addSignals()
 	p.addScheduling()
@@ -214,7 +216,7 @@ func (p *Plan) newInstance() *instance {
 	in := &instance{plan: p, blocked: ^uint64(0)}
 	in.steps = append([]step{}, p.steps...)
 	in.envp = append(make([]uintptr, 0, cap(p.static)), p.static...)
-	in.text = make([]byte, 0, len(p.variables)*longestVariable)
+	in.text = make([]byte, 0, len(p.variables)*longestVariable+p.spec.Room)
 	in.first = uintptr(unsafe.Pointer(&in.steps[0]))
 	in.setStart()
 	envp := uintptr(unsafe.Pointer(unsafe.SliceData(in.envp)))

@@ -1,0 +1,409 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"superd/superd/internal/admit"
+	"superd/superd/internal/conn"
+	"superd/superd/internal/event"
+	"superd/superd/internal/lobby"
+	"superd/superd/internal/peer"
+)
+
+// A guest is an accepted connection: on its way to a program, while the
+// program runs, or on its way out. Up to the start of its program the hall's
+// thread has it, and its descriptor; then the table of connections, until
+// service.release.
+type guest struct {
+	hall    *hall
+	service *service
+	visitor conn.Visitor
+	stage   progress
+	fd      int           // above the window once it waits for something
+	since   time.Duration // it has been in this stage
+	welcome bool          // it has a name, and is counted
+	halved  bool          // it has shut its own side down: it may be gone, or not
+
+	waits    lobby.Guest
+	client   admit.Client
+	waiter   admit.Waiter
+	ticket   admit.Ticket
+	decision admit.Decision
+	extra    []byte // memory of the visitor's further variables
+
+	party      *party
+	prev, next *guest // in its party, or among the spare ones
+}
+
+// progress is where a guest is on its way.
+type progress uint8
+
+const (
+	nobody       progress = iota // spare
+	arrived                      // not looked at yet
+	awaitsHeader                 // a proxy has to say who its client is
+	awaitsByte                   // the client has to say something
+	awaitsPlace                  // House.Next will tell
+	gone                         // it left in the moment in which House.Next told
+	leaving                      // it was turned away, and may read why
+)
+
+// seat begins with a guest for whom a place was taken before it was accepted.
+func (g *guest) seat() {
+	g.client = clientOf(&g.visitor.Peer)
+	g.greet()
+	g.decision = g.service.gate.Seat(g.client, g.service.daemon.now())
+	g.decided()
+}
+
+// receive begins with a guest who has no place yet.
+func (g *guest) receive() {
+	if g.service.proxied {
+		g.awaitHeader()
+		return
+	}
+	g.known()
+}
+
+// known goes on with a guest of whom it is known who it is.
+func (g *guest) known() {
+	g.client = clientOf(&g.visitor.Peer)
+	g.client.Host = g
+	if g.service.firstByte > 0 {
+		g.awaitByte()
+		return
+	}
+	g.ask()
+}
+
+// clientOf is a connection's far end as admission knows it.
+func clientOf(p *peer.Peer) admit.Client { return admit.Client{Addr: p.Remote.Addr()} }
+
+// ask has it decided what becomes of g.
+func (g *guest) ask() {
+	g.greet()
+	s := g.service
+	s.makeRoom()
+	g.decision = s.gate.Ask(g.client, s.daemon.now())
+	g.decided()
+}
+
+// decided does what the decision about g says.
+func (g *guest) decided() {
+	g.service.tellChange(g.decision.Change)
+	switch g.decision.Verdict {
+	case admit.Entered:
+		g.ticket = g.decision.Ticket
+		g.start()
+	case admit.Waits:
+		g.waiter = g.decision.Waiter
+		g.queue()
+	default:
+		g.refuse(g.decision.Reason, why{&g.decision})
+	}
+}
+
+// greet names g and counts it, once.
+func (g *guest) greet() {
+	if !g.welcome {
+		g.welcome = true
+		g.service.table.Welcome(&g.service.conn, &g.visitor)
+	}
+}
+
+// start has the table start g's program. The descriptor goes back into the
+// window, which is where a program's own have to be.
+func (g *guest) start() {
+	s := g.service
+	c := &s.conn
+	if rule := g.decision.Rule; rule != nil && rule.Data != nil {
+		c = rule.Data.(*conn.Service)
+	}
+	if s.counts {
+		g.visitor.FromSource = s.gate.Count(g.visitor.Peer.Remote.Addr())
+	}
+	s.refreshImage()
+	if g.fd >= s.daemon.engine.Window() {
+		if low, err := unix.FcntlInt(uintptr(g.fd), unix.F_DUPFD_CLOEXEC, 3); err == nil {
+			unix.Close(g.fd)
+			g.fd = low
+		}
+	}
+	s.table.Start(c, g.fd, &g.visitor)
+}
+
+// queue has g wait for a place. All that can be heard of it until then is that
+// it has gone.
+func (g *guest) queue() {
+	h := g.hall
+	if h.waiting >= h.most {
+		g.waiter.Abandon()
+		g.refuse(admit.ReasonQueueFull, fmt.Errorf("%d wait at all services, for which there are descriptors", h.waiting))
+		return
+	}
+	h.waiting++
+	g.service.waiting++
+	g.halved = false
+	if err := g.await(awaitsPlace, unix.EPOLLRDHUP|unix.EPOLLET, lobby.Forever); err != nil {
+		g.abandon(err)
+	}
+}
+
+// await has g wait for events of its connection, for as long as length.
+func (g *guest) await(s progress, events uint32, length time.Duration) (err error) {
+	g.stage, g.since = s, g.service.daemon.now().Since
+	if window := g.service.daemon.engine.Window(); g.fd < window {
+		if g.fd, err = g.service.daemon.engine.Above(g.fd); err != nil {
+			return err
+		}
+	}
+	due := lobby.Forever
+	if length < lobby.Forever-g.since {
+		due = g.since + length
+	}
+	return g.hall.lobby.Await(&g.waits, g.fd, g, events, due)
+}
+
+// Ready implements lobby.Host.
+func (g *guest) Ready(events uint32) {
+	switch g.stage {
+	case awaitsHeader:
+		g.readHeader(events)
+	case awaitsByte:
+		g.readByte()
+	case awaitsPlace:
+		g.hears(events)
+	case leaving:
+		g.seeOut()
+	}
+}
+
+// Late implements lobby.Host.
+func (g *guest) Late() {
+	switch g.stage {
+	case awaitsHeader:
+		g.refuseHeader(errNoHeader)
+	case awaitsByte:
+		g.silent()
+	case leaving:
+		g.finish()
+	}
+}
+
+// hears deals with what becomes known of a guest who waits for a place. One
+// that has shut down its own side may have gone or want its answer still, and
+// nothing tells these apart (tcp(7)): it is the first to go when others have no
+// room to wait.
+func (g *guest) hears(events uint32) {
+	switch {
+	case events&(unix.EPOLLHUP|unix.EPOLLERR) != 0:
+		g.abandon(errLeft)
+	case events&unix.EPOLLRDHUP != 0 && !g.halved:
+		g.halved = true
+		g.service.halved.add(g)
+	}
+}
+
+var errLeft = errors.New("the client left")
+
+// abandon ends the wait of a guest for a place.
+func (g *guest) abandon(cause error) {
+	g.stopWaiting()
+	if g.waiter.Abandon() {
+		g.refuse(g.decision.Reason, fmt.Errorf("%w after %s", cause, (g.service.daemon.now().Since-g.since).Round(time.Millisecond)))
+		return
+	}
+	g.stage = gone // what House.Next told is on its way here
+}
+
+func (g *guest) stopWaiting() {
+	g.hall.lobby.Remove(&g.waits)
+	g.leave()
+	g.hall.waiting--
+	g.service.waiting--
+}
+
+// settled hears what became of a guest who waited for a place.
+func (g *guest) settled(d admit.Decision) {
+	if g.stage == gone {
+		d.Ticket.Release()
+		g.refuse(g.decision.Reason, errLeft)
+		return
+	}
+	g.stopWaiting()
+	g.decision = d
+	g.decided()
+}
+
+// awaitByte waits until the client has sent anything, unless it would be
+// turned away whatever that is.
+func (g *guest) awaitByte() {
+	var refused bool
+	if g.decision, refused = g.service.gate.Screen(g.client, g.service.daemon.now()); refused {
+		g.decided()
+		return
+	}
+	g.service.tellChange(g.decision.Change)
+	g.stage = awaitsByte
+	g.readByte()
+}
+
+func (g *guest) readByte() {
+	n, err := peek(g.fd, g.hall.buffer[:1])
+	switch {
+	case n > 0:
+		g.heard()
+		g.ask()
+	case err == unix.EAGAIN:
+		g.listen(g.service.firstByte)
+	default:
+		g.silent()
+	}
+}
+
+// silent lets a client go that has sent nothing: it cost no program, and is no
+// refusal.
+func (g *guest) silent() {
+	g.heard()
+	g.service.conn.Events.Silent(g.visitor.Peer.AppendRemote(nil))
+	g.finish()
+}
+
+// listen has a silent guest wait until it has sent more. Each event is told
+// once, so that what it has sent can be left where it is.
+func (g *guest) listen(length time.Duration) {
+	if g.party != nil {
+		return // it waits already
+	}
+	h := g.hall
+	h.makeRoom()
+	h.silent.add(g)
+	h.crowd[g.origin()]++
+	if err := g.await(g.stage, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET, length); err != nil {
+		g.refuse(admit.ReasonTotalLimit, err)
+	}
+}
+
+// heard takes a guest from among the silent.
+func (g *guest) heard() {
+	h := g.hall
+	if g.party != &h.silent {
+		return
+	}
+	h.lobby.Remove(&g.waits)
+	g.leave()
+	from := g.origin()
+	if h.crowd[from]--; h.crowd[from] == 0 {
+		delete(h.crowd, from)
+	}
+}
+
+// origin is where a guest is from, as far as it is known before any policy: the
+// network that one customer has.
+func (g *guest) origin() netip.Prefix {
+	addr := g.visitor.Peer.Remote.Addr()
+	bits := addr.BitLen()
+	if addr.Is6() {
+		bits = 64
+	}
+	network, _ := addr.Prefix(bits)
+	return network
+}
+
+// refuse turns g away, with a text where the service has one.
+func (g *guest) refuse(r admit.Reason, cause error) {
+	g.heard()
+	g.greet()
+	g.service.conn.Events.Refused(g.visitor.Who(), event.Reason(r), cause)
+	if g.say(r) {
+		g.seeOff()
+	} else {
+		g.finish()
+	}
+}
+
+// say tells the client why it is turned away, if the service has words for it.
+func (g *guest) say(r admit.Reason) bool {
+	text := g.service.texts[r]
+	if len(text) > 0 {
+		unix.SendmsgN(g.fd, text, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	}
+	return len(text) > 0
+}
+
+// farewell is how long a client that was turned away has to read why, and to
+// close.
+const farewell = 2 * time.Second
+
+// seeOff leaves the connection open until the client has closed it: closing it
+// on input that nobody read would reset it, and destroy the text on its way.
+func (g *guest) seeOff() {
+	h := g.hall
+	unix.Shutdown(g.fd, unix.SHUT_WR)
+	if drained(g.fd, h.buffer[:]) {
+		g.finish()
+		return
+	}
+	if h.leaving.len >= min(h.most, mostLeaving) {
+		h.leaving.first.finish()
+	}
+	h.leaving.add(g)
+	if g.await(leaving, unix.EPOLLIN|unix.EPOLLRDHUP, farewell) != nil {
+		g.finish()
+	}
+}
+
+func (g *guest) seeOut() {
+	if drained(g.fd, g.hall.buffer[:]) {
+		g.finish()
+	}
+}
+
+// finish closes the connection of a guest who has no program. What was sent is
+// thrown away first, so that the client sees an end and no reset.
+func (g *guest) finish() {
+	g.hall.lobby.Remove(&g.waits)
+	g.leave()
+	drained(g.fd, g.hall.buffer[:])
+	unix.Close(g.fd)
+	g.hall.take(g)
+}
+
+// gulps is how many buffers of input one look throws away at most.
+const gulps = 16
+
+// drained throws away what has come, and tells whether the client has closed.
+func drained(fd int, buffer []byte) bool {
+	for range gulps {
+		n, _, err := unix.Recvfrom(fd, buffer, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
+		switch {
+		case err == unix.EAGAIN || err == unix.EINTR:
+			return false
+		case err != nil || n == 0:
+			return true
+		}
+	}
+	return false
+}
+
+// peek copies what has come and leaves it where it is; 0 and no error is the
+// client's end.
+func peek(fd int, buffer []byte) (n int, err error) {
+	for {
+		n, _, err = unix.Recvfrom(fd, buffer, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
+// why is a decision as the cause in a record, put into words only where it is
+// written.
+type why struct{ *admit.Decision }
+
+func (w why) Error() string { return w.Why() }

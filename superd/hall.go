@@ -1,0 +1,178 @@
+package main
+
+import (
+	"math"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"superd/superd/internal/admit"
+	"superd/superd/internal/listen"
+	"superd/superd/internal/lobby"
+	"superd/superd/internal/proxy"
+)
+
+// A hall is where the guests of one accepting thread wait. All of it but the
+// spare guests belongs to that thread.
+type hall struct {
+	daemon *daemon
+	set    *listen.Set
+	lobby  *lobby.Lobby
+
+	most    int                   // how many may be silent, and how many may wait for a place
+	silent  party                 // who have not said who they are, or anything
+	leaving party                 // who were turned away and have not closed
+	waiting int                   // for a place
+	crowd   map[netip.Prefix]int  // the silent ones by where they are from
+	buffer  [proxy.MostBytes]byte // what a guest has sent, while it is looked at
+
+	mu    sync.Mutex
+	spare *guest // guarded by mu
+}
+
+// newHall makes the hall of a set that is not served yet.
+func newHall(d *daemon, set *listen.Set) (*hall, error) {
+	l, err := lobby.New(d.engine.Above)
+	if err != nil {
+		return nil, err
+	}
+	return &hall{daemon: d, set: set, lobby: l, most: mostInHall(), crowd: map[netip.Prefix]int{}}, set.Watch(l.FD(), l.Greet)
+}
+
+// How many guests can wait in one hall to be heard, how many for a place, and
+// how many of those who were turned away for their own end.
+const (
+	mostInAHall = 4096
+	mostLeaving = 256
+)
+
+// mostInHall is less where the limit of open files is low.
+func mostInHall() int {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return mostInAHall
+	}
+	return int(min(max(limit.Cur/64, 2), mostInAHall))
+}
+
+// mostGuests is how many descriptors the guests of all halls can have.
+func mostGuests() int { return len(daemon{}.halls) * (2*mostInHall() + min(mostInHall(), mostLeaving)) }
+
+// turn is what the accepting thread does between connections; it returns for
+// how many milliseconds the thread may sleep.
+func (h *hall) turn() int {
+	sleep := -1
+	if h.lobby.Len() > 0 {
+		if left := h.lobby.Dismiss(h.daemon.now().Since); left < lobby.Forever {
+			sleep = int(min((left+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
+		}
+	}
+	if h.daemon.engine.Settle() > 0 {
+		return settling
+	}
+	return sleep
+}
+
+// settling is how soon, in milliseconds, it is looked again whether descriptors
+// that children were lent are superd's own again.
+const settling = 1
+
+// guest returns a guest of s that nobody is yet.
+func (h *hall) guest(s *service) *guest {
+	h.mu.Lock()
+	g := h.spare
+	if g != nil {
+		h.spare = g.next
+	}
+	h.mu.Unlock()
+	if g == nil {
+		g = &guest{hall: h}
+		g.visitor.Host = g
+	}
+	g.next, g.service, g.stage, g.welcome = nil, s, arrived, false
+	return g
+}
+
+// take has g back once it is over. Any goroutine may call it.
+func (h *hall) take(g *guest) {
+	g.ticket, g.waiter, g.decision = admit.Ticket{}, admit.Waiter{}, admit.Decision{}
+	g.stage = nobody
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	g.next, h.spare = h.spare, g
+}
+
+// close frees the hall when its thread has ended. Who is still being told why
+// it was turned away has to do without.
+func (h *hall) close() {
+	for g := h.leaving.first; g != nil; g = g.next {
+		unix.Close(g.fd)
+	}
+	h.lobby.Close()
+}
+
+// dismissSilent turns away all who have not said enough.
+func (h *hall) dismissSilent() {
+	for h.silent.first != nil {
+		h.silent.first.refuse(admit.ReasonDraining, nil)
+	}
+}
+
+// considered is how many of those who have been silent longest are compared
+// when one of them has to go.
+const considered = 8
+
+// makeRoom has one of the silent ones go when they are too many: of those who
+// have been there longest, one from where most are from. So nobody who floods
+// superd takes the time of others.
+func (h *hall) makeRoom() {
+	if h.silent.len < h.most {
+		return
+	}
+	worst := h.silent.first
+	for g, n := worst.next, 1; g != nil && n < considered; g, n = g.next, n+1 {
+		if h.crowd[g.origin()] > h.crowd[worst.origin()] {
+			worst = g
+		}
+	}
+	worst.Late()
+}
+
+// A party is a list of guests, who has come first being the first.
+type party struct {
+	first, last *guest
+	len         int
+}
+
+func (p *party) add(g *guest) {
+	g.party, g.prev, g.next = p, p.last, nil
+	if p.last != nil {
+		p.last.next = g
+	} else {
+		p.first = g
+	}
+	p.last = g
+	p.len++
+}
+
+// leave takes g out of the party that it is in, if any.
+func (g *guest) leave() {
+	p := g.party
+	if p == nil {
+		return
+	}
+	if g.prev != nil {
+		g.prev.next = g.next
+	} else {
+		p.first = g.next
+	}
+	if g.next != nil {
+		g.next.prev = g.prev
+	} else {
+		p.last = g.prev
+	}
+	p.len--
+	g.party, g.prev, g.next = nil, nil, nil
+}
