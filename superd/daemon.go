@@ -132,6 +132,11 @@ func (d *daemon) newService(c *config.Service, who *identities) (*service, confi
 	if w, due := who.rootWarning(c, user); due {
 		d.config.Warnings = append(d.config.Warnings, w)
 	}
+	admission, problems := admissionOf(c, who)
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	d.config.Warnings = append(d.config.Warnings, admission.warnings()...)
 	image, err := newImage(d.engine, c)
 	if err != nil {
 		return nil, config.Problems{c.Problem("builtin", err.Error(), "")}
@@ -146,7 +151,7 @@ func (d *daemon) newService(c *config.Service, who *identities) (*service, confi
 		d.config.Warnings = append(d.config.Warnings, c.Problem("sandbox", note, ""))
 	}
 	s := &service{config: c, image: image, table: d.table, counts: plan.CountsSource(), inherits: spec.Inherit}
-	s.gate = d.house.Gate(c.Name, admit.NewPolicy(admit.Rules{Max: c.Max}), func() { d.setOf(s).Resume(s) })
+	s.gate = d.house.Gate(c.Name, admission.policy, func() { d.setOf(s).Resume(s) })
 	s.conn = conn.Service{
 		Events:    d.log.Service(c.Name),
 		Plan:      plan,
