@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -60,7 +61,7 @@ func run(path string) error {
 // newDaemon is a superd that has done nothing yet.
 func newDaemon(c *config.Config, log *event.Log) *daemon {
 	d := &daemon{config: c, log: log, engine: spawn.NewEngine(), called: make(chan struct{}, 1), begin: time.Now()}
-	d.house = admit.NewHouse(admit.Limits{Max: d.room()}, d.call)
+	d.house = admit.NewHouse(admit.Limits{Max: d.room(), MaxLoad: c.Limits.MaxLoad}, d.call)
 	return d
 }
 
@@ -144,12 +145,52 @@ func (d *daemon) newService(c *config.Service, who *identities) (*service, confi
 	if w, due := who.rootWarning(c, user); due {
 		d.config.Warnings = append(d.config.Warnings, w)
 	}
+	admission, problems := admissionOf(c, who)
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	d.config.Warnings = append(d.config.Warnings, admission.warnings()...)
 	image, err := newImage(d.engine, c)
 	if err != nil {
 		return nil, config.Problems{c.Problem("builtin", err.Error(), "")}
 	}
-	spec := specOf(c, image, id, user)
-	spec.Inherit = spawn.Inheritable(&spec)
+	s := &service{daemon: d, config: c, image: image, table: d.table, admission: admission}
+	if problems := d.compilePlans(s, id, user); len(problems) > 0 {
+		s.close()
+		return nil, problems
+	}
+	s.counts = s.conn.Plan.CountsSource()
+	s.hall = d.hallOf(s)
+	s.gate = d.house.Gate(c.Name, admission.policy, func() { s.hall.set.Resume(s) })
+	return s, nil
+}
+
+// compilePlans makes the plan of a service, and those of the clients for whom
+// something else is run. All of them are started by one thread.
+func (d *daemon) compilePlans(s *service, id, user *spawn.Identity) (problems config.Problems) {
+	configs := []*config.Service{s.config}
+	conns := []*conn.Service{&s.conn}
+	for _, o := range s.admission.overrides {
+		configs, conns = append(configs, o.service), append(conns, &o.conn)
+	}
+	specs := make([]spawn.Spec, len(configs))
+	s.inherits = true
+	for i, c := range configs {
+		specs[i] = specOf(c, s.image, id, user)
+		s.inherits = s.inherits && spawn.Inheritable(&specs[i])
+	}
+	for i, c := range configs {
+		specs[i].Inherit = s.inherits
+		plan, wrong := d.compilePlan(c, specs[i])
+		if problems = append(problems, wrong...); plan != nil {
+			*conns[i] = d.connService(s, c, plan)
+			s.plans = append(s.plans, plan)
+		}
+	}
+	return problems
+}
+
+func (d *daemon) compilePlan(c *config.Service, spec spawn.Spec) (*spawn.Plan, config.Problems) {
 	plan, err := d.engine.Compile(spec)
 	if err != nil {
 		return nil, config.Problems{c.Problem("sandbox", err.Error(), "")}
@@ -157,10 +198,13 @@ func (d *daemon) newService(c *config.Service, who *identities) (*service, confi
 	for _, note := range plan.Notes() {
 		d.config.Warnings = append(d.config.Warnings, c.Problem("sandbox", note, ""))
 	}
-	s := &service{daemon: d, config: c, image: image, table: d.table, counts: plan.CountsSource(), inherits: spec.Inherit}
-	s.hall = d.hallOf(s)
-	s.gate = d.house.Gate(c.Name, admit.NewPolicy(admit.Rules{Max: c.Max}), func() { s.hall.set.Resume(s) })
-	s.conn = conn.Service{
+	return plan, nil
+}
+
+// connService is what the table must know of connections of s, whose programs
+// are started by plan.
+func (d *daemon) connService(s *service, c *config.Service, plan *spawn.Plan) conn.Service {
+	return conn.Service{
 		Events:    d.log.Service(c.Name),
 		Plan:      plan,
 		Keep:      c.Keep,
@@ -172,7 +216,6 @@ func (d *daemon) newService(c *config.Service, who *identities) (*service, confi
 		Leave:     c.Leftover == "leave",
 		Release:   s.release,
 	}
-	return s, nil
 }
 
 // perConnection is how many descriptors superd holds for one connection: the
@@ -238,7 +281,9 @@ func (d *daemon) serve() error {
 	endUsher := inBackground(d.usher)
 	close(begin)
 	defer inBackground(d.keepRulesFresh)()
-	defer inBackground(d.watchLoad)()
+	if d.limitsLoad() {
+		defer inBackground(d.watchLoad)()
+	}
 	stop := <-d.stops
 	d.stopAccepting(endUsher)
 	if stop == unix.SIGTERM {
@@ -304,7 +349,10 @@ func (d *daemon) keepRulesFresh(quit <-chan struct{}) {
 // anew; the old ones stay.
 func (d *daemon) refreshRules() {
 	for _, s := range d.services {
-		err := s.conn.Plan.Refresh()
+		var err error
+		for _, p := range s.plans {
+			err = errors.Join(err, p.Refresh())
+		}
 		if err != nil && !s.stale {
 			d.log.Warn("cannot renew the Landlock rules, the old ones stay", event.F("service", s.config.Name), event.F("error", err.Error()))
 		}
@@ -406,9 +454,6 @@ func (d *daemon) close() {
 // closeServices frees what the services were built of.
 func (d *daemon) closeServices() {
 	for _, s := range d.services {
-		s.conn.Plan.Close()
-		if s.image != nil {
-			s.image.Close()
-		}
+		s.close()
 	}
 }

@@ -63,7 +63,7 @@ func (g *guest) seat() {
 
 // receive begins with a guest who has no place yet.
 func (g *guest) receive() {
-	if g.service.proxied {
+	if g.service.proxied() {
 		g.awaitHeader()
 		return
 	}
@@ -74,7 +74,7 @@ func (g *guest) receive() {
 func (g *guest) known() {
 	g.client = clientOf(&g.visitor.Peer)
 	g.client.Host = g
-	if g.service.firstByte > 0 {
+	if g.service.config.Timeout.FirstByte > 0 {
 		g.awaitByte()
 		return
 	}
@@ -122,7 +122,7 @@ func (g *guest) start() {
 	s := g.service
 	c := &s.conn
 	if rule := g.decision.Rule; rule != nil && rule.Data != nil {
-		c = rule.Data.(*conn.Service)
+		c = &rule.Data.(*override).conn
 	}
 	if s.counts {
 		g.visitor.FromSource = s.gate.Count(g.visitor.Peer.Remote.Addr())
@@ -260,7 +260,7 @@ func (g *guest) readByte() {
 		g.heard()
 		g.ask()
 	case err == unix.EAGAIN:
-		g.listen(g.service.firstByte)
+		g.listen(g.service.config.Timeout.FirstByte)
 	default:
 		g.silent()
 	}
@@ -329,7 +329,7 @@ func (g *guest) refuse(r admit.Reason, cause error) {
 
 // say tells the client why it is turned away, if the service has words for it.
 func (g *guest) say(r admit.Reason) bool {
-	text := g.service.texts[r]
+	text := g.service.admission.texts[r]
 	if len(text) > 0 {
 		unix.SendmsgN(g.fd, text, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	}

@@ -38,7 +38,7 @@ func (g *guest) readHeader(events uint32) {
 	n, err := peek(g.fd, buffer)
 	switch {
 	case err == unix.EAGAIN:
-		g.listen(g.service.headerTime)
+		g.listen(g.service.config.Proxy.Timeout)
 		return
 	case n <= 0:
 		g.refuseHeader(errCutHeader)
@@ -53,7 +53,7 @@ func (g *guest) readHeader(events uint32) {
 	case events&unix.EPOLLRDHUP != 0:
 		g.refuseHeader(errCutHeader)
 	default:
-		g.listen(g.service.headerTime)
+		g.listen(g.service.config.Proxy.Timeout)
 	}
 }
 

@@ -13,29 +13,25 @@ import (
 	"superd/superd/internal/event"
 	"superd/superd/internal/listen"
 	"superd/superd/internal/peer"
+	"superd/superd/internal/proxy"
 	"superd/superd/internal/spawn"
 )
 
 // A service is one entry of the file at work: the door that accepted
 // connections come in by. It never changes while it listens.
 type service struct {
-	daemon   *daemon
-	config   *config.Service
-	local    []netip.AddrPort // where it listens
-	gate     *admit.Gate
-	conn     conn.Service
-	table    *conn.Table
-	hall     *hall // of the thread that accepts for it
-	stale    bool  // its rules could not be renewed; touched by the refreshing goroutine only
-	inherits bool  // programs are started by the thread that has entered their walls
-	counts   bool  // programs are told how many connections their source has
-
-	proxied    bool                     // clients come through proxies that name them
-	headerTime time.Duration            // how long that may take
-	firstByte  time.Duration            // how long a client may be silent before its program starts; 0 is off
-	texts      [event.NumReasons][]byte // what a client is told that is turned away
-	refuses    bool                     // who finds no room is turned away
-	queue      int                      // how many may wait for a place
+	daemon    *daemon
+	config    *config.Service
+	local     []netip.AddrPort // where it listens
+	gate      *admit.Gate
+	admission *admission
+	conn      conn.Service
+	plans     []*spawn.Plan // conn's, and then those of the overrides
+	table     *conn.Table
+	hall      *hall // of the thread that accepts for it
+	stale     bool  // its rules could not be renewed; touched by the refreshing goroutine only
+	inherits  bool  // programs are started by the thread that has entered their walls
+	counts    bool  // programs are told how many connections their source has
 
 	image *spawn.Image // of a built-in; else nil
 
@@ -49,9 +45,12 @@ type service struct {
 // Enter implements listen.Door. Where nobody is looked at, a place is taken
 // first: who finds none waits where waiting is cheapest, in the kernel's queue.
 func (s *service) Enter() bool {
-	s.entered = s.firstByte == 0 && !s.proxied && s.gate.Direct()
+	s.entered = s.gate.Direct() && s.config.Timeout.FirstByte == 0 && !s.proxied()
 	return !s.entered || s.gate.Enter()
 }
+
+// proxied tells whether clients come through proxies that name them.
+func (s *service) proxied() bool { return len(s.config.Proxy.From) > 0 }
 
 // Leave implements listen.Door.
 func (s *service) Leave() {
@@ -72,7 +71,7 @@ func (s *service) Connection(fd int, p *peer.Peer) {
 }
 
 // Impatient implements listen.Door.
-func (s *service) Impatient() bool { return s.refuses }
+func (s *service) Impatient() bool { return s.admission.rules.Refuse }
 
 // errNoDescriptors is why a client is turned away whom superd cannot let wait.
 var errNoDescriptors = errors.New("superd has no descriptors left")
@@ -125,7 +124,7 @@ func (s *service) tellChange(c admit.Change) {
 // makeRoom has one go of those who wait and may have gone, if others would find
 // no room to wait.
 func (s *service) makeRoom() {
-	if s.waiting >= s.queue && s.halved.first != nil {
+	if s.waiting >= s.config.Queue.Length && s.halved.first != nil {
 		s.halved.first.abandon(errLeft)
 	}
 }
@@ -143,6 +142,16 @@ func (s *service) refreshImage() {
 	content, err := services.Image(s.config.Builtin, services.Options{Now: now})
 	if err == nil && s.image.Replace(content) == nil {
 		s.second = now.Unix()
+	}
+}
+
+// close frees what s was built of, once nobody uses it.
+func (s *service) close() {
+	for _, p := range s.plans {
+		p.Close()
+	}
+	if s.image != nil {
+		s.image.Close()
 	}
 }
 
@@ -182,11 +191,14 @@ func specOf(c *config.Service, image *spawn.Image, id, who *spawn.Identity) spaw
 		Sandbox:  c.Sandbox,
 		Cgroup:   c.Cgroup,
 	}
-	if image == nil {
-		s.Path, s.Argv = c.Run[0], append([]string{}, c.Run...)
+	if c.Builtin == "" {
+		s.Path, s.Argv, s.Image = c.Run[0], append([]string{}, c.Run...), nil
 	}
 	if c.Argv0 != "" {
 		s.Argv[0] = c.Argv0
+	}
+	if len(c.Proxy.From) > 0 {
+		s.Further, s.Room = proxy.Names(), proxy.MostVariables
 	}
 	return s
 }

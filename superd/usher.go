@@ -1,11 +1,10 @@
 package main
 
 import (
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"superd/superd/internal/admit"
 )
 
 // call implements the house's wake.
@@ -75,12 +74,8 @@ func loadAverage() float64 {
 	return float64(info.Loads[0]) / (1 << 16)
 }
 
-// limitsLoad tells whether anything in the house depends on the load average.
-func limitsLoad(rules []admit.Rules, l admit.Limits) bool {
-	for _, r := range rules {
-		if r.MaxLoad > 0 {
-			return true
-		}
-	}
-	return l.MaxLoad > 0
+// limitsLoad tells whether anybody is kept out by the load average.
+func (d *daemon) limitsLoad() bool {
+	limited := func(s *service) bool { return s.config.MaxLoad > 0 }
+	return d.config.Limits.MaxLoad > 0 || slices.ContainsFunc(d.services, limited)
 }

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 
 	"github.com/gaissmai/bart"
+
+	"superd/superd/internal/config"
 )
 
 // access is who may come in at all: rules compiled for look-ups. It never
@@ -53,7 +55,7 @@ func (q quota) overridden(r *Rule) quota {
 	if r.MaxPerSource > 0 {
 		q.max = r.MaxPerSource
 	}
-	if p := r.RatePerSource.pace(); p.every > 0 {
+	if p := paceOf(r.RatePerSource); p.every > 0 {
 		q.pace = p
 	}
 	return q
@@ -71,18 +73,18 @@ func (a *access) held(i int, usual quota) held {
 }
 
 // add enters a rule under its Spec.
-func (a *access) add(s Spec, h held) {
-	switch s.kind {
-	case networkSpec:
-		a.networks.Modify(s.network, func(there held, taken bool) (held, bool) {
+func (a *access) add(s config.Spec, h held) {
+	switch s.Kind {
+	case config.NetworkSpec:
+		a.networks.Modify(s.Network, func(there held, taken bool) (held, bool) {
 			return stronger(there, taken, h), false
 		})
-	case userSpec:
-		there, taken := a.users[s.id]
-		a.users[s.id] = stronger(there, taken, h)
-	case groupSpec:
-		there, taken := a.groups[s.id]
-		a.groups[s.id] = stronger(there, taken, h)
+	case config.UserSpec:
+		there, taken := a.users[s.ID]
+		a.users[s.ID] = stronger(there, taken, h)
+	case config.GroupSpec:
+		there, taken := a.groups[s.ID]
+		a.groups[s.ID] = stronger(there, taken, h)
 	}
 }
 
@@ -137,22 +139,22 @@ func (a *access) process(c *Client) (held, bool) {
 // matches are all rules about a client, in the order of the file, for explain.
 func (a *access) matches(c *Client) (list []*Rule) {
 	for i := range a.rules {
-		if a.rules[i].Spec.Matches(c) {
+		if matches(a.rules[i].Spec, c) {
 			list = append(list, &a.rules[i].Rule)
 		}
 	}
 	return list
 }
 
-// Matches tells whether a client is among those that s is about.
-func (s Spec) Matches(c *Client) bool {
-	switch s.kind {
-	case networkSpec:
-		return s.network.Contains(c.plain().Addr)
-	case userSpec:
-		return c.Unix && c.UID == s.id
-	case groupSpec:
-		return c.Unix && (c.GID == s.id || contains(c.Groups, s.id))
+// matches tells whether a client is among those that s is about.
+func matches(s config.Spec, c *Client) bool {
+	switch s.Kind {
+	case config.NetworkSpec:
+		return s.Network.Contains(c.plain().Addr)
+	case config.UserSpec:
+		return c.Unix && c.UID == s.ID
+	case config.GroupSpec:
+		return c.Unix && (c.GID == s.ID || contains(c.Groups, s.ID))
 	}
 	return false
 }

@@ -6,18 +6,20 @@ import (
 	"time"
 
 	"github.com/gaissmai/bart"
+
+	"superd/superd/internal/config"
 )
 
 // A Ban is a source that is kept out for a time.
 type Ban struct {
 	Service string // "" for every service
-	Whom    Spec
+	Whom    config.Spec
 	Left    time.Duration // until it ends; 0 if it does not end by itself
 }
 
 // A ban is one entry of a register.
 type ban struct {
-	whom  Spec
+	whom  config.Spec
 	until time.Duration
 	spot  int32
 }
@@ -40,34 +42,34 @@ func (r *register) len() int      { return r.ends.len() }
 func (r *register) soonest() *ban { return r.ends.top() }
 
 // get is the ban of exactly that source.
-func (r *register) get(whom Spec) *ban {
-	switch whom.kind {
-	case networkSpec:
-		b, _ := r.networks.Get(whom.network)
+func (r *register) get(whom config.Spec) *ban {
+	switch whom.Kind {
+	case config.NetworkSpec:
+		b, _ := r.networks.Get(whom.Network)
 		return b
-	case userSpec:
-		return r.users[whom.id]
+	case config.UserSpec:
+		return r.users[whom.ID]
 	}
 	return r.strange
 }
 
-func (r *register) put(whom Spec, b *ban) {
+func (r *register) put(whom config.Spec, b *ban) {
 	switch {
-	case whom.kind == networkSpec && b != nil:
-		r.networks.Insert(whom.network, b)
-	case whom.kind == networkSpec:
-		r.networks.Delete(whom.network)
-	case whom.kind == userSpec && b != nil:
-		r.users[whom.id] = b
-	case whom.kind == userSpec:
-		delete(r.users, whom.id)
+	case whom.Kind == config.NetworkSpec && b != nil:
+		r.networks.Insert(whom.Network, b)
+	case whom.Kind == config.NetworkSpec:
+		r.networks.Delete(whom.Network)
+	case whom.Kind == config.UserSpec && b != nil:
+		r.users[whom.ID] = b
+	case whom.Kind == config.UserSpec:
+		delete(r.users, whom.ID)
 	default:
 		r.strange = b
 	}
 }
 
 // add begins a ban, or gives it another end.
-func (r *register) add(whom Spec, until time.Duration) {
+func (r *register) add(whom config.Spec, until time.Duration) {
 	b := r.get(whom)
 	if b == nil {
 		b = &ban{whom: whom}
@@ -168,7 +170,7 @@ func (h *House) Block(network netip.Prefix, length time.Duration, now Moment) er
 	if length > 0 {
 		until = h.clock + length
 	}
-	whom := Network(network)
+	whom := config.Network(network)
 	if h.blocks.get(whom) == nil && h.blocks.len() >= mostBlocks {
 		return fmt.Errorf("cannot block %s: %d networks are blocked already", whom, mostBlocks)
 	}
@@ -179,9 +181,9 @@ func (h *House) Block(network netip.Prefix, length time.Duration, now Moment) er
 	return nil
 }
 
-func (g *Gate) dismissBlocked(whom Spec, until time.Duration) {
+func (g *Gate) dismissBlocked(whom config.Spec, until time.Duration) {
 	for _, w := range g.waiters() {
-		if !w.exempt && whom.Matches(&w.client) {
+		if !w.exempt && matches(whom, &w.client) {
 			g.dismiss(w, Decision{Reason: ReasonBanned, Left: timeLeft(until, g.house.clock)})
 		}
 	}
@@ -196,7 +198,7 @@ func (h *House) Unblock(network netip.Prefix) (lifted int) {
 	}
 	h.mu.Lock()
 	defer h.unlock()
-	p := Network(network).network
+	p := config.Network(network).Network
 	for _, b := range h.blocks.inside(p) {
 		h.blocks.remove(b)
 		lifted++

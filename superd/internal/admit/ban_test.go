@@ -176,7 +176,7 @@ func TestBanOfUsersAndStrangers(t *testing.T) {
 // Whatever an attacker with any number of addresses does, memory is bounded,
 // and who is over his rate, or has much against him, stays so.
 func TestFloodOfSources(t *testing.T) {
-	h, g := oneGate(Limits{}, Rules{RatePerSource: Rate{3, time.Hour, 3}, Refuse: true, Ban: Penalty{4, time.Hour, time.Hour}})
+	h, g := oneGate(Limits{}, Rules{RatePerSource: newRate(3, time.Hour, 3), Refuse: true, Ban: Penalty{4, time.Hour, time.Hour}})
 	h.Gate("other", NewPolicy(Rules{}), nil)
 	h.mostKept = [memories]int{idleSources: 100, suspects: 50, banned: 10}
 	over, suspected := host(1), host(2)
@@ -216,7 +216,7 @@ func TestFloodOfSources(t *testing.T) {
 // One service under attack leaves the others their share.
 func TestMemoryIsShared(t *testing.T) {
 	h := NewHouse(Limits{}, nil)
-	p := NewPolicy(Rules{RatePerSource: Rate{1, time.Hour, 1}, Refuse: true})
+	p := NewPolicy(Rules{RatePerSource: newRate(1, time.Hour, 1), Refuse: true})
 	quiet, attacked := h.Gate("quiet", p, nil), h.Gate("attacked", p, nil)
 	h.mostKept[idleSources] = 100
 	for i := range 100 {

@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"superd/superd/internal/config"
 )
 
 // measure reports allocations and the time that the thread really had, which
@@ -48,7 +50,7 @@ func manyRules(n int) (rules []Rule) {
 			b := p.Addr().As4()
 			p = netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, b[0], b[1], b[2], b[3], byte(r.Uint32())}), 32+r.IntN(40))
 		}
-		rules = append(rules, Rule{Spec: Network(p), Deny: r.IntN(10) == 0})
+		rules = append(rules, Rule{Spec: config.Network(p), Deny: r.IntN(10) == 0})
 	}
 	return rules
 }
@@ -92,10 +94,10 @@ func BenchmarkAskNoRules(b *testing.B) {
 
 // everything has all rules on, and lets nearly everybody in.
 func everything(rules []Rule) Rules {
-	week, _ := ParseHours("Mon-Sun", time.UTC)
+	week, _ := config.ParseHours("Mon-Sun", time.UTC)
 	return Rules{
-		Restricted: true, Access: rules, Hours: []*Hours{week}, Max: 1 << 30, MaxPerSource: 1000,
-		Rate: Rate{mostRate, time.Second, mostRate}, RatePerSource: Rate{1000, time.Second, 1000}, MaxLoad: 50,
+		Restricted: true, Access: rules, Hours: []config.Hours{week}, Max: 1 << 30, MaxPerSource: 1000,
+		Rate: newRate(1_000_000, time.Second, 1_000_000), RatePerSource: newRate(1000, time.Second, 1000), MaxLoad: 50,
 		Queue: Queue{100, 10 * time.Second}, Ban: Penalty{20, time.Minute, time.Minute},
 		Failures: Failures{5, time.Second, time.Minute}, Trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32")},
 	}
@@ -148,7 +150,7 @@ func benchAsk(b *testing.B, live int, sources uint32, ask func(Client, Moment) D
 // BenchmarkQueue has 10,000 waiters of 5,000 sources, each waiting for another's place.
 func BenchmarkQueue(b *testing.B) {
 	h := NewHouse(Limits{}, nil)
-	g := h.Gate("a", NewPolicy(Rules{Max: 1000, MaxPerSource: 10, RatePerSource: Rate{mostRate, time.Second, mostRate}, Queue: Queue{10_000, time.Hour}}), nil)
+	g := h.Gate("a", NewPolicy(Rules{Max: 1000, MaxPerSource: 10, RatePerSource: newRate(1_000_000, time.Second, 1_000_000), Queue: Queue{10_000, time.Hour}}), nil)
 	var now Moment
 	var tickets []Ticket
 	client := func(i int) Client {
@@ -174,7 +176,7 @@ func BenchmarkQueue(b *testing.B) {
 // BenchmarkFloodOfSources is an attacker with a new address for each
 // connection, each leaving a bucket behind.
 func BenchmarkFloodOfSources(b *testing.B) {
-	g := NewHouse(Limits{}, nil).Gate("a", NewPolicy(Rules{RatePerSource: Rate{5, time.Hour, 5}, Ban: Penalty{20, time.Minute, time.Minute}}), nil)
+	g := NewHouse(Limits{}, nil).Gate("a", NewPolicy(Rules{RatePerSource: newRate(5, time.Hour, 5), Ban: Penalty{20, time.Minute, time.Minute}}), nil)
 	r := rand.New(rand.NewPCG(5, 6))
 	var now Moment
 	defer measure(b)()
@@ -184,8 +186,8 @@ func BenchmarkFloodOfSources(b *testing.B) {
 	}
 }
 
-func mustSpec(text string) Spec {
-	s, _, err := ParseSpec(text, nil)
+func mustSpec(text string) config.Spec {
+	s, _, err := config.ParseSpec(text)
 	if err != nil {
 		panic(err)
 	}

@@ -72,20 +72,20 @@ func choose(is bool, yes, no string) string {
 }
 
 func (x *explainer) hours(open bool) string {
-	list := x.a.policy.rules.Hours
+	list := x.a.policy.hours
 	if len(list) == 0 {
 		return "at any time"
 	}
 	var texts []string
 	for _, h := range list {
-		texts = append(texts, h.String())
+		texts = append(texts, h.text)
 	}
 	text := strings.Join(texts, "; ")
 	if open {
 		return "inside " + text
 	}
 	text = "outside " + text
-	if next, found := NextOpening(list, x.now.Wall); found {
+	if next, found := nextOpening(list, x.now.Wall); found {
 		text += ", open from " + next.Format("Mon 2006-01-02 15:04 MST")
 	}
 	return text

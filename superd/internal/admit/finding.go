@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+
+	"superd/superd/internal/config"
 )
 
 // A Finding is a rule that could be left out: the client that it is about
@@ -17,7 +19,7 @@ type Finding struct {
 // Shadowed finds rules without effect, in the order of rules. Restricted says
 // that an allow list is present.
 func Shadowed(restricted bool, rules []Rule) (findings []Finding) {
-	k := inspector{rules: rules, holds: map[Spec]int{}, restricted: restricted}
+	k := inspector{rules: rules, holds: map[config.Spec]int{}, restricted: restricted}
 	findings = k.repeated()
 	k.nest()
 	for i := range rules {
@@ -33,10 +35,10 @@ func Shadowed(restricted bool, rules []Rule) (findings []Finding) {
 type inspector struct {
 	rules      []Rule
 	restricted bool
-	holds      map[Spec]int // the rule that holds for a Spec
-	around     map[int]int  // the smallest network around a rule's
-	filled     map[int]bool // networks that smaller ones fill up
-	overrules  map[int]bool // that hold against another rule for the same
+	holds      map[config.Spec]int // the rule that holds for a Spec
+	around     map[int]int         // the smallest network around a rule's
+	filled     map[int]bool        // networks that smaller ones fill up
+	overrules  map[int]bool        // that hold against another rule for the same
 	index      map[*Rule]int
 }
 
@@ -61,7 +63,7 @@ func (k *inspector) repeated() (findings []Finding) {
 			findings = append(findings, Finding{r, other, "the same is denied"})
 		default:
 			k.overrules[j] = k.overrules[j] || !r.sameEffect(other)
-			findings = append(findings, Finding{r, other, "repeats another rule"})
+			findings = append(findings, Finding{r, other, "it repeats another rule"})
 		}
 	}
 	return findings
@@ -73,8 +75,8 @@ func (k *inspector) nest() {
 	k.around, k.filled = map[int]int{}, map[int]bool{}
 	var open []enclosure
 	for _, i := range k.inOrder() {
-		p := k.rules[i].Spec.network
-		for len(open) > 0 && !k.rules[open[len(open)-1].rule].Spec.network.Overlaps(p) {
+		p := k.rules[i].Spec.Network
+		for len(open) > 0 && !k.rules[open[len(open)-1].rule].Spec.Network.Overlaps(p) {
 			open = k.closeLast(open)
 		}
 		if len(open) > 0 {
@@ -98,7 +100,7 @@ type enclosure struct {
 func (k *inspector) closeLast(open []enclosure) []enclosure {
 	last := open[len(open)-1]
 	open = open[:len(open)-1]
-	p := k.rules[last.rule].Spec.network
+	p := k.rules[last.rule].Spec.Network
 	if len(last.inside) == 1 && last.inside[0] == p {
 		k.filled[last.rule] = true
 	}
@@ -128,12 +130,12 @@ func joined(list []netip.Prefix) []netip.Prefix {
 // inOrder are the rules that hold for a network, by address and then by size.
 func (k *inspector) inOrder() (list []int) {
 	for s, i := range k.holds {
-		if s.kind == networkSpec {
+		if s.Kind == config.NetworkSpec {
 			list = append(list, i)
 		}
 	}
 	slices.SortFunc(list, func(i, j int) int {
-		p, q := k.rules[i].Spec.network, k.rules[j].Spec.network
+		p, q := k.rules[i].Spec.Network, k.rules[j].Spec.Network
 		return cmp.Or(p.Addr().Compare(q.Addr()), cmp.Compare(p.Bits(), q.Bits()))
 	})
 	return list
@@ -148,7 +150,7 @@ func (k *inspector) useless(i int) (Finding, bool) {
 	case k.filled[i]:
 		return Finding{r, nil, "more specific rules leave nobody to it"}, true
 	case inside && !k.filled[j] && r.sameEffect(&k.rules[j]):
-		return Finding{r, &k.rules[j], "says what a wider rule says"}, true
+		return Finding{r, &k.rules[j], "it says what a wider rule says"}, true
 	case r.Deny && k.restricted && !inside && !k.exempts(r):
 		return Finding{r, nil, "whom no rule allows is refused anyway"}, true
 	}
@@ -158,8 +160,8 @@ func (k *inspector) useless(i int) (Finding, bool) {
 // exempts tells whether a denied user or group may be of a group that is
 // allowed.
 func (k *inspector) exempts(r *Rule) bool {
-	return r.Spec.kind != networkSpec && slices.ContainsFunc(k.rules, func(other Rule) bool {
-		return !other.Deny && other.Spec.kind != networkSpec
+	return r.Spec.Kind != config.NetworkSpec && slices.ContainsFunc(k.rules, func(other Rule) bool {
+		return !other.Deny && other.Spec.Kind != config.NetworkSpec
 	})
 }
 

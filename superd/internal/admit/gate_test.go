@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"superd/superd/internal/config"
 )
 
 // at is a moment with a wall clock that jumps about by days.
@@ -80,16 +82,16 @@ func TestLimits(t *testing.T) {
 		{"this service", Limits{Max: 9}, Rules{Max: 2}, nil, []int{1, 2, 3}, []string{"in", "in", "limit"}},
 		{"a source", Limits{}, Rules{MaxPerSource: 1}, nil, []int{1, 1, 2}, []string{"in", "source-limit", "in"}},
 		{"a wide source", Limits{}, Rules{MaxPerSource: 1, SourcePrefix: Prefixes{31, 64}}, nil, []int{2, 3, 4}, []string{"in", "source-limit", "in"}},
-		{"rate", Limits{}, Rules{Rate: Rate{1, time.Second, 2}}, nil, []int{1, 2, 3}, []string{"in", "in", "rate"}},
-		{"a source's rate", Limits{}, Rules{RatePerSource: Rate{1, time.Hour, 2}}, nil, []int{1, 1, 1, 2}, []string{"in", "in", "source-rate", "in"}},
+		{"rate", Limits{}, Rules{Rate: newRate(1, time.Second, 2)}, nil, []int{1, 2, 3}, []string{"in", "in", "rate"}},
+		{"a source's rate", Limits{}, Rules{RatePerSource: newRate(1, time.Hour, 2)}, nil, []int{1, 1, 1, 2}, []string{"in", "in", "source-rate", "in"}},
 		{"load", Limits{}, Rules{MaxLoad: 4}, load(4), []int{1}, []string{"load"}},
 		{"less load", Limits{}, Rules{MaxLoad: 4}, load(3.99), []int{1}, []string{"in"}},
 		{"load for all", Limits{MaxLoad: 3}, Rules{MaxLoad: 4}, load(3), []int{1}, []string{"load"}},
 		{"own load", Limits{MaxLoad: 4}, Rules{MaxLoad: 3}, load(3), []int{1}, []string{"load"}},
-		{"the first in their order", Limits{Max: 1}, Rules{Max: 1, MaxPerSource: 1, Rate: Rate{1, time.Hour, 1}}, nil, []int{1, 1}, []string{"in", "total-limit"}},
+		{"the first in their order", Limits{Max: 1}, Rules{Max: 1, MaxPerSource: 1, Rate: newRate(1, time.Hour, 1)}, nil, []int{1, 1}, []string{"in", "total-limit"}},
 		{"a rule's own limit", Limits{}, Rules{MaxPerSource: 1, Access: []Rule{{Spec: mustSpec("10.0.0.1"), MaxPerSource: 2}}}, nil,
 			[]int{1, 1, 1, 2, 2}, []string{"in", "in", "source-limit", "in", "source-limit"}},
-		{"a rule's own rate", Limits{}, Rules{RatePerSource: Rate{1, time.Hour, 1}, Access: []Rule{{Spec: mustSpec("10.0.0.1"), RatePerSource: Rate{1, time.Hour, 2}}}}, nil,
+		{"a rule's own rate", Limits{}, Rules{RatePerSource: newRate(1, time.Hour, 1), Access: []Rule{{Spec: mustSpec("10.0.0.1"), RatePerSource: newRate(1, time.Hour, 2)}}}, nil,
 			[]int{1, 1, 1, 2, 2}, []string{"in", "in", "source-rate", "in", "source-rate"}},
 	} {
 		x.rules.Refuse = true
@@ -122,14 +124,14 @@ func TestSources(t *testing.T) {
 		c := addressClient("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff")
 		want, _ := c.Addr.Prefix(bits)
 		first := Client{Addr: want.Masked().Addr()}
-		if got := (Prefixes{32, bits}).of(&c); got.Spec() != Network(want) || got != (Prefixes{32, bits}).of(&first) {
+		if got := (Prefixes{32, bits}).of(&c); got.Spec() != config.Network(want) || got != (Prefixes{32, bits}).of(&first) {
 			t.Errorf("/%d: %s, want %s", bits, got, want)
 		}
 	}
 	for bits := range 33 {
 		c := addressClient("203.255.255.255")
 		want, _ := c.Addr.Prefix(bits)
-		if got := (Prefixes{bits, 64}).of(&c).Spec(); got != Network(want) {
+		if got := (Prefixes{bits, 64}).of(&c).Spec(); got != config.Network(want) {
 			t.Errorf("/%d: %s, want %s", bits, got, want)
 		}
 	}
@@ -153,7 +155,7 @@ func TestTicket(t *testing.T) {
 }
 
 func TestBucketsOutliveConnections(t *testing.T) {
-	h, g := oneGate(Limits{}, Rules{RatePerSource: Rate{1, time.Second, 2}, Refuse: true})
+	h, g := oneGate(Limits{}, Rules{RatePerSource: newRate(1, time.Second, 2), Refuse: true})
 	for range 2 {
 		_, tickets := asks(g, 0, 1)
 		tickets[0].Release()
@@ -201,7 +203,7 @@ func TestQueueOrder(t *testing.T) {
 }
 
 func TestNobodyIsHeldUpByOthers(t *testing.T) {
-	h, g := oneGate(Limits{}, Rules{Max: 10, MaxPerSource: 2, RatePerSource: Rate{1, time.Second, 3}, Queue: Queue{10, time.Minute}})
+	h, g := oneGate(Limits{}, Rules{Max: 10, MaxPerSource: 2, RatePerSource: newRate(1, time.Second, 3), Queue: Queue{10, time.Minute}})
 	got, tickets := asks(g, 0, 1, 1, 1, 2, 2, 3)
 	expect(t, "source 1 is at its limit", got, []string{"in", "in", "waits source-limit", "in", "in", "in"})
 	names := map[Waiter]int{}
@@ -243,7 +245,7 @@ func TestTimeoutLetsTheNextIn(t *testing.T) {
 }
 
 func TestTimeDoesNotGoBack(t *testing.T) {
-	_, g := oneGate(Limits{}, Rules{Rate: Rate{1, time.Second, 1}, Refuse: true})
+	_, g := oneGate(Limits{}, Rules{Rate: newRate(1, time.Second, 1), Refuse: true})
 	asks(g, 10*time.Second, 1)
 	got, _ := asks(g, 0, 1)
 	expect(t, "an old time", got, []string{"rate"})
@@ -366,9 +368,9 @@ func TestEnterAndSeat(t *testing.T) {
 
 func TestDirect(t *testing.T) {
 	for name, r := range map[string]Rules{
-		"allow": {Restricted: true}, "deny": {Access: specs(true, "10.0.0.0/8")}, "hours": {Hours: []*Hours{{}}},
-		"max_per_source": {MaxPerSource: 1}, "rate": {Rate: Rate{1, time.Second, 1}}, "rate_per_source": {RatePerSource: Rate{1, time.Second, 1}},
-		"max_load": {MaxLoad: 1}, "ban": {Ban: Penalty{1, 1, 1}}, "on_limit: refuse": {Refuse: true},
+		"allow": {Restricted: true}, "deny": {Access: specs(true, "10.0.0.0/8")}, "hours": {Hours: []config.Hours{{}}},
+		"max_per_source": {MaxPerSource: 1}, "rate": {Rate: newRate(1, time.Second, 1)}, "rate_per_source": {RatePerSource: newRate(1, time.Second, 1)},
+		"max_load": {MaxLoad: 1}, "ban": {Ban: Penalty{1, 1, 1}}, "on_limit: refuse": {Refuse: true}, "queue": {Parks: true},
 	} {
 		if NewPolicy(r).Direct() {
 			t.Errorf("%s: direct", name)
@@ -541,7 +543,7 @@ func TestEverythingHasItsWords(t *testing.T) {
 	g.SetPolicy(NewPolicy(Rules{Refuse: true, Restricted: true}), at(0))
 	d = g.Ask(host(2), at(0))
 	expect(t, "why", d.Why(), "no rule allows this client")
-	g.SetPolicy(NewPolicy(Rules{Refuse: true, Rate: Rate{2, time.Second, 1}}), at(0))
+	g.SetPolicy(NewPolicy(Rules{Refuse: true, Rate: newRate(2, time.Second, 1)}), at(0))
 	asks(g, 0, 3)
 	d = g.Ask(host(2), at(0))
 	expect(t, "why", d.Why(), "0 of 1 tokens are left, the next try in 500ms")

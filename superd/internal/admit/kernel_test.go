@@ -113,7 +113,7 @@ func untold(h *House) (n int) {
 // TestParallel is for the race detector.
 func TestParallel(t *testing.T) {
 	h := NewHouse(Limits{Max: 40}, func() {})
-	rules := Rules{MaxPerSource: 3, Max: 20, RatePerSource: Rate{1000, time.Second, 50}, Queue: Queue{20, time.Second}, Ban: Penalty{5, time.Second, time.Second}}
+	rules := Rules{MaxPerSource: 3, Max: 20, RatePerSource: newRate(1000, time.Second, 50), Queue: Queue{20, time.Second}, Ban: Penalty{5, time.Second, time.Second}}
 	gates := []*Gate{h.Gate("a", NewPolicy(rules), func() {}), h.Gate("b", NewPolicy(Rules{Max: 20}), func() {})}
 	var all sync.WaitGroup
 	for i := range 4 {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"superd/superd/internal/config"
 )
 
 // The model does what a house does without any of its means: it goes through
@@ -64,11 +66,11 @@ func (g *modelGate) source(key string) *modelSource {
 func (g *modelGate) rule(a netip.Addr) (best *Rule) {
 	for i := range g.rules.Access {
 		r := &g.rules.Access[i]
-		if !r.Spec.network.Contains(a) {
+		if !r.Spec.Network.Contains(a) {
 			continue
 		}
-		if best == nil || r.Spec.network.Bits() > best.Spec.network.Bits() ||
-			r.Spec.network.Bits() == best.Spec.network.Bits() && r.Deny && !best.Deny {
+		if best == nil || r.Spec.Network.Bits() > best.Spec.Network.Bits() ||
+			r.Spec.Network.Bits() == best.Spec.Network.Bits() && r.Deny && !best.Deny {
 			best = r
 		}
 	}
@@ -82,7 +84,7 @@ func (g *modelGate) allowed(a netip.Addr) bool {
 	return !g.rules.Restricted
 }
 
-func (g *modelGate) quota(a netip.Addr) (maximum int, rate Rate) {
+func (g *modelGate) quota(a netip.Addr) (maximum int, rate config.Rate) {
 	maximum, rate = g.rules.MaxPerSource, g.rules.RatePerSource
 	if r := g.rule(a); r != nil && r.MaxPerSource > 0 {
 		maximum = r.MaxPerSource
@@ -111,26 +113,26 @@ func (g *modelGate) waiting(source string) (n int) {
 	return n
 }
 
-func everyOf(r Rate) time.Duration {
+func everyOf(r config.Rate) time.Duration {
 	return (r.Per + time.Duration(r.Count) - 1) / time.Duration(r.Count)
 }
 
 // missing are the tokens that a bucket lacks, the last one maybe in part.
-func (m *model) missing(full time.Duration, r Rate) float64 {
+func (m *model) missing(full time.Duration, r config.Rate) float64 {
 	return float64(max(full-m.clock, 0)) / float64(everyOf(r))
 }
 
-func (m *model) hasToken(full time.Duration, r Rate) bool {
+func (m *model) hasToken(full time.Duration, r config.Rate) bool {
 	return r.Count == 0 || m.missing(full, r) <= float64(r.Burst)-1
 }
 
-func (m *model) takeToken(full *time.Duration, r Rate) {
+func (m *model) takeToken(full *time.Duration, r config.Rate) {
 	if r.Count > 0 {
 		*full = max(*full, m.clock) + everyOf(r)
 	}
 }
 
-func (m *model) fit(full *time.Duration, r Rate) {
+func (m *model) fit(full *time.Duration, r config.Rate) {
 	if r.Count > 0 && m.missing(*full, r) > float64(r.Burst) {
 		*full = m.clock + everyOf(r)*time.Duration(r.Burst)
 	}
@@ -403,11 +405,11 @@ func (m *machine) now() Moment {
 	return Moment{m.since, m.wall}
 }
 
-func drawRate(t *rapid.T, name string) Rate {
+func drawRate(t *rapid.T, name string) config.Rate {
 	if rapid.Bool().Draw(t, "no "+name) {
-		return Rate{}
+		return config.Rate{}
 	}
-	return Rate{rapid.IntRange(1, 3).Draw(t, name), time.Second, rapid.IntRange(1, 4).Draw(t, name+" burst")}
+	return newRate(rapid.IntRange(1, 3).Draw(t, name), time.Second, rapid.IntRange(1, 4).Draw(t, name+" burst"))
 }
 
 func drawRules(t *rapid.T) Rules {
@@ -421,7 +423,7 @@ func drawRules(t *rapid.T) Rules {
 	}
 	for range rapid.IntRange(0, 3).Draw(t, "rules") {
 		p := netip.PrefixFrom(host(rapid.IntRange(0, 7).Draw(t, "host")).Addr, rapid.IntRange(29, 32).Draw(t, "bits"))
-		r.Access = append(r.Access, Rule{Spec: Network(p), Deny: rapid.IntRange(0, 2).Draw(t, "deny") == 0,
+		r.Access = append(r.Access, Rule{Spec: config.Network(p), Deny: rapid.IntRange(0, 2).Draw(t, "deny") == 0,
 			MaxPerSource: rapid.IntRange(0, 3).Draw(t, "own max"), RatePerSource: drawRate(t, "own rate")})
 	}
 	return r

@@ -4,23 +4,26 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"superd/superd/internal/config"
 )
 
 // Rules are what the file says about one service's admission. Zero values are
 // no rule, so that the zero Rules let everybody in and have everybody wait who
 // finds no room in the queue that it does not have.
 type Rules struct {
-	Restricted    bool     // an allow list is there, if an empty one
-	Access        []Rule   // allow and deny, in the order of the file
-	Hours         []*Hours // open in any of them; none is always
-	Max           int      // live connections
+	Restricted    bool           // an allow list is there, if an empty one
+	Access        []Rule         // allow and deny, in the order of the file
+	Hours         []config.Hours // open in any of them; none is always
+	Max           int            // live connections
 	MaxPerSource  int
-	Rate          Rate
-	RatePerSource Rate
+	Rate          config.Rate
+	RatePerSource config.Rate
 	MaxLoad       float64  // of the last minute; at that load nobody comes in
 	SourcePrefix  Prefixes // the zero Prefixes are UsualPrefixes
 	Refuse        bool     // on_limit: refuse; else those wait who find no room
 	Queue         Queue
+	Parks         bool // who waits is accepted for it, also where the kernel's queue would do
 	Ban           Penalty
 	Failures      Failures
 	Trusted       []netip.Prefix // proxies: never banned
@@ -39,22 +42,26 @@ type Policy struct {
 	access  *access
 	usual   quota // of whom no rule names
 	rate    pace
+	hours   []timetable
 	sources Prefixes
 	direct  bool
 }
 
 // NewPolicy compiles rules, which are not kept.
 func NewPolicy(r Rules) *Policy {
-	p := &Policy{rules: r, sources: r.SourcePrefix, rate: r.Rate.pace()}
+	p := &Policy{rules: r, sources: r.SourcePrefix, rate: paceOf(r.Rate)}
 	if p.sources == (Prefixes{}) {
 		p.sources = UsualPrefixes
 	}
-	p.rules.Hours = slices.Clone(r.Hours)
+	for i := range r.Hours {
+		p.hours = append(p.hours, newTimetable(&r.Hours[i]))
+	}
+	p.rules.Hours = nil
 	p.rules.Trusted = nil
 	for _, t := range r.Trusted {
-		p.rules.Trusted = append(p.rules.Trusted, Network(t).network)
+		p.rules.Trusted = append(p.rules.Trusted, config.Network(t).Network)
 	}
-	p.usual = quota{r.MaxPerSource, r.RatePerSource.pace()}
+	p.usual = quota{r.MaxPerSource, paceOf(r.RatePerSource)}
 	p.access = newAccess(r.Restricted, r.Access, p.usual)
 	p.rules.Access = nil
 	p.direct = p.looksAtNobody()
@@ -65,8 +72,8 @@ func NewPolicy(r Rules) *Policy {
 // finds none can wait where waiting is cheapest, in the kernel's queue.
 func (p *Policy) looksAtNobody() bool {
 	r := &p.rules
-	return !r.Restricted && len(p.access.rules) == 0 && len(r.Hours) == 0 &&
-		p.usual == quota{} && p.rate == pace{} && r.MaxLoad == 0 && r.Ban.After == 0 && !r.Refuse
+	return !r.Restricted && len(p.access.rules) == 0 && len(p.hours) == 0 &&
+		p.usual == quota{} && p.rate == pace{} && r.MaxLoad == 0 && r.Ban.After == 0 && !r.Refuse && !r.Parks
 }
 
 // Direct tells whether places are taken by Gate.Enter, before a connection is
@@ -80,13 +87,5 @@ func (p *Policy) Trusts(addr netip.Addr) bool {
 
 // open tells whether t is in the hours.
 func (p *Policy) open(t time.Time) bool {
-	if len(p.rules.Hours) == 0 {
-		return true
-	}
-	for _, h := range p.rules.Hours {
-		if h.Open(t) {
-			return true
-		}
-	}
-	return false
+	return len(p.hours) == 0 || slices.ContainsFunc(p.hours, func(h timetable) bool { return h.open(t) })
 }

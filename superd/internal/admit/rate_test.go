@@ -5,57 +5,21 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"superd/superd/internal/config"
 )
 
-func TestParseRate(t *testing.T) {
-	for text, want := range map[string]Rate{
-		"10/s":            {10, time.Second, 10},
-		"10/s burst 50":   {10, time.Second, 50},
-		" 1/m  burst  2 ": {1, time.Minute, 2},
-		"1000000/h":       {1_000_000, time.Hour, 1_000_000},
-	} {
-		r, err := ParseRate(text)
-		if err != nil || r != want {
-			t.Errorf("%q: %v, %v", text, r, err)
-		}
-		if again, err := ParseRate(r.String()); again != r || err != nil {
-			t.Errorf("%q: %s is read as %v, %v", text, r, again, err)
-		}
-	}
-}
-
-func TestParseRateErrors(t *testing.T) {
-	for text, want := range map[string]string{
-		"":               "a rate is empty (" + rateHint + ")",
-		"10":             `"10" has no unit (` + rateHint + ")",
-		"10/":            `"10/" is per "" (the units are s, m and h)`,
-		"10/d":           `"10/d" is per "d" (the units are s, m and h)`,
-		"10/5s":          `"10/5s" is per "5s" (the units are s, m and h)`,
-		"/s":             `the rate "" is not a number`,
-		"-1/s":           `the rate "-1" is not a number`,
-		"0.5/s":          `the rate "0.5" is not a whole number (take a longer unit: 30/m is one in two seconds)`,
-		"0/s":            `a rate of 0 lets nobody in (leave it out, or say enabled: false)`,
-		"010/s":          `the rate "010" looks octal (leave out the leading zero)`,
-		"1000001/s":      `the rate "1000001" is more than 1000000`,
-		"10/s burst":     `what follows the rate in "10/s burst" is not a burst (` + rateHint + ")",
-		"10/s bust 5":    `what follows the rate in "10/s bust 5" is not a burst (` + rateHint + ")",
-		"10/s burst 5 6": `what follows the rate in "10/s burst 5 6" is not a burst (` + rateHint + ")",
-		"10/s burst 0":   `a burst of 0 lets nobody in (leave it out, or say enabled: false)`,
-		"10/s burst x":   `the burst "x" is not a number`,
-	} {
-		if _, err := ParseRate(text); err == nil || err.Error() != want {
-			t.Errorf("%q: %v\nwant    %s", text, err, want)
-		}
-	}
+func newRate(count int, per time.Duration, burst int) config.Rate {
+	return config.Rate{Count: count, Per: per, Burst: burst}
 }
 
 // In no time do more come in than the burst and what comes at the rate, and
 // who asks all the time gets all of that.
 func TestBucket(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		r := Rate{rapid.IntRange(1, 2000).Draw(t, "count"),
-			rapid.SampledFrom([]time.Duration{time.Second, time.Minute, time.Hour}).Draw(t, "per"), rapid.IntRange(1, 100).Draw(t, "burst")}
-		p := r.pace()
+		r := newRate(rapid.IntRange(1, 2000).Draw(t, "count"),
+			rapid.SampledFrom([]time.Duration{time.Second, time.Minute, time.Hour}).Draw(t, "per"), rapid.IntRange(1, 100).Draw(t, "burst"))
+		p := paceOf(r)
 		var b bucket
 		var now time.Duration
 		var entered []time.Duration
@@ -81,7 +45,7 @@ func TestBucket(t *testing.T) {
 }
 
 func TestBucketAsksAllTheTime(t *testing.T) {
-	p := Rate{10, time.Second, 50}.pace()
+	p := paceOf(newRate(10, time.Second, 50))
 	var b bucket
 	n := 0
 	for now := time.Duration(0); now <= 10*time.Second; now += time.Millisecond {
@@ -97,7 +61,7 @@ func TestBucketAsksAllTheTime(t *testing.T) {
 
 func TestSlowerPaceIsForgottenAtReload(t *testing.T) {
 	var b bucket
-	slow, fast := Rate{1, time.Hour, 10}.pace(), Rate{10, time.Second, 10}.pace()
+	slow, fast := paceOf(newRate(1, time.Hour, 10)), paceOf(newRate(10, time.Second, 10))
 	for range 10 {
 		b.take(slow, 0)
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"superd/superd/internal/config"
 )
 
 func TestReload(t *testing.T) {
@@ -55,9 +57,9 @@ func TestReloadToDirect(t *testing.T) {
 }
 
 func TestReloadOfTheRate(t *testing.T) {
-	h, g := oneGate(Limits{}, Rules{Rate: Rate{1, time.Hour, 1}, Queue: Queue{9, time.Hour}})
+	h, g := oneGate(Limits{}, Rules{Rate: newRate(1, time.Hour, 1), Queue: Queue{9, time.Hour}})
 	asks(g, 0, 1, 2, 3)
-	g.SetPolicy(NewPolicy(Rules{Rate: Rate{1, time.Second, 1}, Queue: Queue{9, time.Hour}}), at(time.Minute))
+	g.SetPolicy(NewPolicy(Rules{Rate: newRate(1, time.Second, 1), Queue: Queue{9, time.Hour}}), at(time.Minute))
 	if due, _ := h.Due(); due != time.Minute+time.Second {
 		t.Errorf("Next is due at %v", due)
 	}
@@ -68,7 +70,7 @@ func TestReloadOfTheRate(t *testing.T) {
 }
 
 func TestReloadOfSources(t *testing.T) {
-	r := Rules{MaxPerSource: 2, RatePerSource: Rate{1, time.Hour, 4}, Queue: Queue{9, time.Minute}}
+	r := Rules{MaxPerSource: 2, RatePerSource: newRate(1, time.Hour, 4), Queue: Queue{9, time.Minute}}
 	h, g := oneGate(Limits{}, r)
 	_, tickets := asks(g, 0, 2, 2, 3, 3, 4)
 	names := map[Waiter]int{}
@@ -111,7 +113,7 @@ func TestReloadFromDirect(t *testing.T) {
 func TestClose(t *testing.T) {
 	resumed := 0
 	h := NewHouse(Limits{Max: 2}, nil)
-	g := h.Gate("old", NewPolicy(Rules{Max: 1, MaxPerSource: 1, RatePerSource: Rate{1, time.Hour, 9}, Queue: Queue{9, time.Minute}}), func() { resumed++ })
+	g := h.Gate("old", NewPolicy(Rules{Max: 1, MaxPerSource: 1, RatePerSource: newRate(1, time.Hour, 9), Queue: Queue{9, time.Minute}}), func() { resumed++ })
 	other := h.Gate("new", NewPolicy(Rules{}), func() { resumed += 10 })
 	_, tickets := asks(g, 0, 1, 2)
 	other.Enter()
@@ -133,10 +135,10 @@ func TestClose(t *testing.T) {
 }
 
 func TestExplain(t *testing.T) {
-	day, _ := ParseHours("Fri 08:00-18:00", time.UTC)
+	day, _ := config.ParseHours("Fri 08:00-18:00", time.UTC)
 	h, g := oneGate(Limits{Max: 9}, Rules{
-		Access: append(specs(false, "10.0.0.0/8"), specs(true, "10.0.0.9", "11.0.0.0/8")...), Hours: []*Hours{day},
-		Max: 5, MaxPerSource: 1, Rate: Rate{10, time.Second, 20}, Queue: Queue{1, time.Minute},
+		Access: append(specs(false, "10.0.0.0/8"), specs(true, "10.0.0.9", "11.0.0.0/8")...), Hours: []config.Hours{day},
+		Max: 5, MaxPerSource: 1, Rate: newRate(10, time.Second, 20), Queue: Queue{1, time.Minute},
 	})
 	friday := Moment{0, time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)}
 	g.Ask(host(1), friday)

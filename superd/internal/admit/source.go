@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"time"
+
+	"superd/superd/internal/config"
 )
 
 // A Source is whom connections are counted by: a network as long as
@@ -47,25 +49,25 @@ func mask64(bits int) uint64 {
 
 // Spec is what a rule would name the source by. That of strangers is the zero
 // Spec.
-func (s Source) Spec() Spec {
+func (s Source) Spec() config.Spec {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:8], s.high)
 	binary.BigEndian.PutUint64(b[8:], s.low)
 	switch {
 	case s.kind >= networks6:
-		return Network(netip.PrefixFrom(netip.AddrFrom16(b), int(s.kind-networks6)))
+		return config.Network(netip.PrefixFrom(netip.AddrFrom16(b), int(s.kind-networks6)))
 	case s.kind >= networks4:
-		return Network(netip.PrefixFrom(netip.AddrFrom4([4]byte(b[12:])), int(s.kind-networks4)))
+		return config.Network(netip.PrefixFrom(netip.AddrFrom4([4]byte(b[12:])), int(s.kind-networks4)))
 	case s.kind == users:
-		return User(uint32(s.low))
+		return config.User(uint32(s.low))
 	}
-	return Spec{}
+	return config.Spec{}
 }
 
 // client is one that belongs to the source.
 func (s Source) client() Client {
 	whom := s.Spec()
-	return Client{Addr: whom.network.Addr(), Unix: whom.kind == userSpec, UID: whom.id}
+	return Client{Addr: whom.Network.Addr(), Unix: whom.Kind == config.UserSpec, UID: whom.ID}
 }
 
 // String is the source as a rule would name it.

@@ -30,7 +30,8 @@ type Log struct {
 
 // Limits hold over all services.
 type Limits struct {
-	Max int // live programs; 0 is off
+	Max     int     // live programs; 0 is off
+	MaxLoad float64 // of the last minute; at that load nobody comes in; 0 is off
 }
 
 // Service is one entry of the services mapping.
@@ -71,10 +72,27 @@ type Service struct {
 	Sandbox Sandbox
 	Cgroup  Cgroup
 
-	Max     int // live programs of this service; 0 for no limit of its own
+	// who may come in, and how many; a zero is no limit of its own
+	Restricted    bool   // an allow list is there, if an empty one
+	Rules         []Rule // of allow and then of deny
+	Hours         []Hours
+	Max           int // live programs
+	MaxPerSource  int
+	Rate          Rate
+	RatePerSource Rate
+	MaxLoad       float64
+	SourcePrefix  Prefixes
+	OnLimit       string // queue, refuse
+	Queue         Queue
+	RefuseText    map[string]string // by reason; a text for all stands under each
+	Ban           Ban
+	Proxy         Proxy
+	Failures      Failures
+
 	Timeout Timeouts
 
-	where map[string]Position // of every value of the file, by its path
+	where    map[string]Position // of every value of the file, by its path
+	override *Override           // applied to this copy; nil for none
 }
 
 // EnvVar is one variable of `env`.
@@ -82,9 +100,38 @@ type EnvVar struct{ Name, Value string }
 
 // Timeouts of one service; zero is off.
 type Timeouts struct {
-	Session time.Duration // whole life of a program
-	Idle    time.Duration // time without a byte in either direction
-	Stop    time.Duration // from TERM to KILL
+	Session   time.Duration // whole life of a program
+	Idle      time.Duration // time without a byte in either direction
+	FirstByte time.Duration // until the client has sent something; no program before that
+	Stop      time.Duration // from TERM to KILL
+}
+
+// Prefixes are how much of an address makes a source, in bits.
+type Prefixes struct{ IPv4, IPv6 int }
+
+// Queue bounds those who wait for a place.
+type Queue struct {
+	Length  int
+	Timeout time.Duration
+	Named   bool // by the file: it then holds where the kernel's queue would do as well
+}
+
+// Ban is what a source has to expect that is refused too often; zero is none.
+type Ban struct {
+	After       int
+	Within, For time.Duration
+}
+
+// Proxy says who is believed to name clients in a PROXY header; zero is nobody.
+type Proxy struct {
+	From    []netip.Prefix // masked; of no v4-mapped addresses
+	Timeout time.Duration  // until the header has come
+}
+
+// Failures say when a service pauses whose programs fail; zero is never.
+type Failures struct {
+	After         int
+	Within, Pause time.Duration
 }
 
 // Rlimit is one resource limit of a program, setrlimit(2).
@@ -157,7 +204,7 @@ type Position struct {
 // Where is the position of the value of a service's key, such as "user" or
 // "timeout.idle", or else of the nearest thing around it that was written.
 func (s *Service) Where(key string) Position {
-	path := join("services."+s.Name, key)
+	path := s.path(key)
 	for {
 		if at, is := s.where[path]; is || path == "" {
 			return at

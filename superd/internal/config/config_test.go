@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"flag"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -21,6 +22,11 @@ var (
 		"good.example": {netip.MustParseAddr("192.0.2.7")},
 	}
 	fakePorts = map[string]int{"http": 80, "echo": 7, "ssh": 22}
+	fakeFiles = map[string]string{
+		"/rules/office": "10.0.0.0/8 # all of it\n\n2001:db8::/32\nuid:alice\n",
+		"/rules/wrong":  "10.0.0.0/8\n  1.2.3.4/33\n10.1.2.3/16\n",
+		"/rules/empty":  "# nobody yet\n",
+	}
 )
 
 func (fakeSystem) LookupHost(name string) ([]netip.Addr, error) {
@@ -35,6 +41,13 @@ func (fakeSystem) LookupPort(_, service string) (int, error) {
 		return port, nil
 	}
 	return 0, errors.New("unknown port")
+}
+
+func (fakeSystem) ReadFile(path string, _ int64) ([]byte, error) {
+	if text, is := fakeFiles[path]; is {
+		return []byte(text), nil
+	}
+	return nil, fs.ErrNotExist
 }
 
 func parse(t *testing.T, text string) *Config {

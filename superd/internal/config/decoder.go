@@ -17,10 +17,12 @@ type decoder struct {
 	where    map[string]Position     // of every value, by its path
 	problems Problems
 	warnings Problems
+
+	ruleFiles map[string][]Rule // those already read
 }
 
 func newDecoder(file string, sys System) *decoder {
-	return &decoder{file: file, sys: sys, hosts: map[string][]netip.Addr{}, where: map[string]Position{}}
+	return &decoder{file: file, sys: sys, hosts: map[string][]netip.Addr{}, where: map[string]Position{}, ruleFiles: map[string][]Rule{}}
 }
 
 // value is one value of the file, and the key that it belongs to.
@@ -71,11 +73,14 @@ func (d *decoder) bad(v value, what, hint string) { d.report(v.at, v.path, what,
 
 // fault reports an error of those who read values without their places.
 func (d *decoder) fault(v value, err error) {
-	if err == nil {
-		return
+	if err != nil {
+		d.problems = append(d.problems, problemOf(v.at, v.path, err))
 	}
-	m, _ := err.(mistake)
-	d.bad(v, err.Error(), m.hint)
+}
+
+// warn is for what is allowed but deserves a word.
+func (d *decoder) warn(v value, err error) {
+	d.warnings = append(d.warnings, problemOf(v.at, v.path, err))
 }
 
 // wrong reports a value that is not of the form its key accepts.

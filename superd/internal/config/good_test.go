@@ -24,6 +24,8 @@ var goodFiles = map[string]func(*testing.T, *Config){
 	"warnings.yaml":        checkWarnings,
 	"sandboxes.yaml":       checkSandboxes,
 	"limits.yaml":          checkLimits,
+	"rules.yaml":           checkRules,
+	"admission.yaml":       checkAdmission,
 }
 
 func TestGoodFiles(t *testing.T) {
@@ -58,12 +60,16 @@ func bare(s *Service) Service {
 	for i := range b.Listen {
 		b.Listen[i].At = Position{}
 	}
+	b.Rules = slices.Clone(s.Rules)
+	for i := range b.Rules {
+		b.Rules[i].At = Position{}
+	}
 	return b
 }
 
 func checkMinimal(t *testing.T, c *Config) {
 	equal(t, c.Log, Log{"info", "auto"})
-	equal(t, c.Limits, Limits{10000})
+	equal(t, c.Limits, Limits{Max: 10000})
 	equal(t, c.Drain, 30*time.Second)
 	path := "services.echo.listen"
 	equal(t, bare(c.Services[0]), Service{
@@ -82,14 +88,19 @@ func checkMinimal(t *testing.T, c *Config) {
 		Linger:   2 * time.Second,
 		Leftover: "kill",
 		Sandbox:  Sandbox{Preset: "basic", NoNewPrivs: true, SystemCalls: "default", Network: true},
-		Timeout:  Timeouts{Stop: 5 * time.Second},
+
+		SourcePrefix: Prefixes{32, 64},
+		OnLimit:      "queue",
+		Queue:        Queue{100, 10 * time.Second, false},
+
+		Timeout: Timeouts{Stop: 5 * time.Second},
 	})
 }
 
 func checkFull(t *testing.T, c *Config) {
 	equal(t, c.Path, "full.yaml")
 	equal(t, c.Log, Log{"debug", "json"})
-	equal(t, c.Limits, Limits{0})
+	equal(t, c.Limits, Limits{0, 12.5})
 	equal(t, c.Drain, 90*time.Minute)
 	equal(t, bare(c.Services[0]), Service{
 		Name:        "full_Name-1.x",
@@ -147,9 +158,26 @@ func checkFull(t *testing.T, c *Config) {
 			Network:      true,
 			BestEffort:   true,
 		},
-		Cgroup:  Cgroup{true, 64 << 20, 16, 150, true},
-		Max:     12,
-		Timeout: Timeouts{time.Hour, 10 * time.Minute, 1500 * time.Millisecond},
+		Cgroup: Cgroup{true, 64 << 20, 16, 150, true},
+
+		Restricted: true,
+		Rules: []Rule{
+			{Spec: Network(netip.MustParsePrefix("192.0.2.0/24")), Path: "services.full_Name-1.x.allow[0]"},
+			{Spec: User(1000), Path: "services.full_Name-1.x.allow[1]", MaxPerSource: 100, RatePerSource: Rate{50, time.Second, 60}, Override: &Override{
+				[]EnvVar{{"ROLE", "office"}}, []string{"/bin/cat", "-n"}, "services.full_Name-1.x.allow[1]"}},
+			{Spec: Spec{Kind: GroupSpec, Name: "adm"}, Deny: true, Path: "services.full_Name-1.x.deny[0]"},
+		},
+		Hours: []Hours{{"Mon 08:00-18:00 UTC", time.UTC, [7]bool{1: true}, []Span{{8 * 60, 18 * 60}}}},
+		Max:   12, MaxPerSource: 3, Rate: Rate{100, time.Minute, 200}, RatePerSource: Rate{10, time.Hour, 10}, MaxLoad: 2.5,
+		SourcePrefix: Prefixes{24, 56},
+		OnLimit:      "refuse",
+		Queue:        Queue{7, 3 * time.Second, true},
+		RefuseText:   map[string]string{"limit": "full\n", "failing": "sorry\n"},
+		Ban:          Ban{3, time.Hour, 2 * time.Hour},
+		Proxy:        Proxy{[]netip.Prefix{netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("2001:db8::/32")}, 5 * time.Second},
+		Failures:     Failures{4, time.Minute, 15 * time.Second},
+
+		Timeout: Timeouts{time.Hour, 10 * time.Minute, 20 * time.Second, 1500 * time.Millisecond},
 	})
 }
 
@@ -265,4 +293,57 @@ limits.yaml:11:41: services.zero.rlimits.locks: has no effect: Linux ignores thi
 		}
 	}
 	equal(t, len(c.Services), len(wants))
+}
+
+// checkRules: what stands for whom, and where; a file has lines of its own.
+func checkRules(t *testing.T, c *Config) {
+	var got []string
+	for _, r := range c.Services[0].Rules {
+		got = append(got, fmt.Sprintf("%s %q deny=%t max=%d override=%t %s %s", r.Spec, r.Text, r.Deny, r.MaxPerSource, r.Override != nil, r.At, r.Path))
+	}
+	equal(t, strings.Join(got, "\n"), strings.TrimSpace(`
+10.1.0.0/16 "10.1.2.3/16" deny=false max=0 override=false rules.yaml:6:9 services.rules.allow[0]
+192.0.2.0/24 "::ffff:192.0.2.0/120" deny=false max=0 override=false rules.yaml:7:9 services.rules.allow[1]
+2001:db8::1 "2001:0DB8::1" deny=false max=0 override=false rules.yaml:8:9 services.rules.allow[2]
+::/0 "" deny=false max=0 override=false rules.yaml:9:9 services.rules.allow[3]
+0.0.0.0/0 "" deny=false max=0 override=false rules.yaml:10:9 services.rules.allow[4]
+uid:alice "" deny=false max=0 override=false rules.yaml:11:9 services.rules.allow[5]
+gid:4294967294 "" deny=false max=0 override=false rules.yaml:12:9 services.rules.allow[6]
+10.0.0.0/8 "" deny=false max=0 override=false /rules/office:1:1 services.rules.allow[7]
+2001:db8::/32 "" deny=false max=0 override=false /rules/office:3:1 services.rules.allow[7]
+uid:alice "" deny=false max=0 override=false /rules/office:4:1 services.rules.allow[7]
+10.0.0.0/8 "" deny=false max=2 override=true /rules/office:1:1 services.rules.allow[8]
+2001:db8::/32 "" deny=false max=2 override=true /rules/office:3:1 services.rules.allow[8]
+uid:alice "" deny=false max=2 override=true /rules/office:4:1 services.rules.allow[8]
+10.0.0.0/8 "" deny=true max=0 override=false /rules/office:1:1 services.rules.deny[0]
+2001:db8::/32 "" deny=true max=0 override=false /rules/office:3:1 services.rules.deny[0]
+uid:alice "" deny=true max=0 override=false /rules/office:4:1 services.rules.deny[0]
+10.0.0.1 "" deny=true max=0 override=false rules.yaml:16:30 services.rules.deny[1]`))
+	equal(t, Problems(c.Warnings).Error(), `rules.yaml:6:9: services.rules.allow[0]: "10.1.2.3/16" has bits beyond its network (write 10.1.0.0/16)`)
+	equal(t, []bool{c.Services[0].Restricted, c.Services[1].Restricted, len(c.Services[1].Rules) == 0}, []bool{true, true, true})
+}
+
+func checkAdmission(t *testing.T, c *Config) {
+	s := bare(c.Services[0])
+	equal(t, s.Ban, Ban{20, time.Minute, 10 * time.Minute})
+	equal(t, s.Queue, Queue{100, 10 * time.Second, true})
+	equal(t, s.Failures, Failures{5, 10 * time.Second, 30 * time.Second})
+	equal(t, s.Proxy, Proxy{[]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.0.2.1/32")}, 3 * time.Second})
+	equal(t, len(s.RefuseText), len(reasons))
+	equal(t, s.RefuseText["queue-timeout"], "busy, come back later\n")
+	equal(t, Problems(c.Warnings).Error(), strings.TrimSpace(`
+admission.yaml:8:29: services.defaults.proxy_protocol.from[0]: "10.1.2.3/8" has bits beyond its network (write 10.0.0.0/8)
+admission.yaml:16:33: services.hours.hours[1]: the comma before "13:00-17:00" begins hours of their own (quote the whole, or put a blank after the comma)`))
+	var hours []string
+	for _, h := range c.Services[1].Hours {
+		hours = append(hours, fmt.Sprintf("%s %s %v", &h, h.Place, h.Spans))
+	}
+	equal(t, hours, []string{
+		"Mon-Fri 08:00-12:00 Local [{480 720}]", "13:00-17:00 Local [{780 1020}]",
+		"Sat Local [{0 1440}]", "Sun 22:00-06:00 Europe/Berlin Europe/Berlin [{1320 1800}]"})
+	equal(t, c.Services[1].MaxLoad, 4.0)
+	equal(t, c.Services[1].Rate, Rate{10, time.Second, 10})
+	equal(t, c.Services[2].RefuseText, map[string]string{"limit": "full\n", "draining": "5", "failing": "paused\n"})
+	equal(t, c.Services[3].RefuseText["failing"], "paused")
+	equal(t, c.Services[3].RefuseText["spawn"], "busy")
 }

@@ -13,8 +13,8 @@ type Key struct {
 	Kind     Kind     // what its value is
 	Of       Kind     // what the values of a Limit are
 	Default  string   // as it would be written; "" for none
-	Words    []string // what a Word, an item of a List or a form of a Mixed may be; of a Limit, what else
-	Min, Max int      // of Integer, Seconds and Percent; Min of Size; Min 1 of Duration: not 0
+	Words    []string // what a Word, an item of a List, a form of a Mixed or a key of its mapping may be; of a Limit, what else
+	Min, Max int      // of Integer, Decimal, Seconds and Percent; Min of Size; Min 1 of Duration: not 0
 	Forms    string   // what is accepted, where the kind does not say it all
 	Doc      string   // one line
 	Status   Status
@@ -35,12 +35,13 @@ const (
 	Word     Kind = "word"     // one of Words
 	Boolean  Kind = "boolean"  // true or false
 	Integer  Kind = "integer"  // decimal, from Min to Max
+	Decimal  Kind = "decimal"  // with at most two decimals, from Min to Max: 2.5
 	Duration Kind = "duration" // number and unit: 10s
 	Seconds  Kind = "seconds"  // a duration of whole seconds, from Min to Max
 	Size     Kind = "size"     // number and unit: 64K
 	Percent  Kind = "percent"  // whole percentage, from Min to Max: 50%
 	Limit    Kind = "limit"    // one value for soft and hard, or a mapping of both
-	Rate     Kind = "rate"     // number per unit of time: 5/s
+	PerTime  Kind = "rate"     // number per unit of time: 5/s
 	Mode     Kind = "mode"     // octal, in quotes
 )
 
@@ -61,8 +62,27 @@ const mostProcesses = 1 << 22
 // The most processors that a Linux of amd64 or arm64 is built for (NR_CPUS).
 const mostProcessors = 8192
 
+// mostCounted is the highest number of refusals or failures that are counted:
+// each is remembered.
+const mostCounted = 1000
+
+// highestLoad is beyond any load that a machine still answers at.
+const highestLoad = 100_000
+
+// reasons are why a connection is refused, in the order of superd(8).
+var reasons = []string{
+	"address", "hours", "banned", "total-limit", "limit", "source-limit", "rate", "source-rate", "load", "proxy",
+	"queue-full", "queue-timeout", "failing", "spawn", "draining",
+}
+
 // longestCPU is 68 years, in seconds.
 const longestCPU = 1<<31 - 1
+
+// What stands in a list of rules.
+const (
+	ruleForms  = "an address, a network, uid:USER, gid:GROUP or @/path/to/a/file of them"
+	rulesForms = "a list of addresses, networks, uid:USER, gid:GROUP, @/path/to/a/file of them, and mappings"
+)
 
 // orUnlimited is RLIM_INFINITY in the file.
 var orUnlimited = []string{"unlimited"}
@@ -80,6 +100,8 @@ func (k Key) Accepts() string {
 		return either(k.Words)
 	case k.Kind == Integer:
 		return fmt.Sprintf("a whole number from %d to %d", k.Min, k.Max)
+	case k.Kind == Decimal:
+		return fmt.Sprintf("a number from %d to %d, such as 4 or 2.5", k.Min, k.Max)
 	case k.Kind == Seconds:
 		return fmt.Sprintf("whole seconds from %ds to %ds", k.Min, k.Max)
 	case k.Kind == Percent:
@@ -111,7 +133,7 @@ var kindAccepts = map[Kind]string{
 	Boolean:  "true or false",
 	Duration: "a duration such as 10s, 500ms or 1h30m",
 	Size:     "a size such as 64K, 64M or 1G",
-	Rate:     "a rate such as 5/s",
+	PerTime:  "a rate such as 5/s, 30/m or 10/s burst 50",
 	Mode:     `an octal mode in quotes such as "022"`,
 }
 
@@ -151,8 +173,8 @@ var table = []Key{
 	{Path: "limits", Kind: Mapping, Doc: "limits over all services"},
 	{Path: "limits.max", Kind: Integer, Max: mostProcesses, Default: "10000",
 		Doc: "live programs of all services together; 0 is off"},
-	{Path: "limits.max_load", Kind: Integer, Max: mostProcesses, Default: "0", Status: Planned,
-		Doc: "load average above which nobody is admitted; 0 is off"},
+	{Path: "limits.max_load", Kind: Decimal, Max: highestLoad, Default: "0",
+		Doc: "load average at which nobody comes in; 0 is off"},
 
 	{Path: "drain", Kind: Duration, Default: "30s",
 		Doc: "how long live connections may finish once superd was told to stop"},
@@ -324,48 +346,64 @@ var table = []Key{
 	{Path: "services.*.sandbox.best_effort", Kind: Boolean, Default: "false",
 		Doc: "true leaves out, with a warning, the walls that the kernel cannot build"},
 
-	{Path: "services.*.allow", Kind: List, Forms: "a list of networks, uid:NUMBER and gid:NAME", Status: Planned,
-		Doc: "who may come in; the most specific rule of allow and deny wins"},
-	{Path: "services.*.deny", Kind: List, Forms: "a list of networks, uid:NUMBER and gid:NAME", Status: Planned,
+	{Path: "services.*.allow", Kind: List, Forms: rulesForms,
+		Doc: "who may come in; the most specific rule of allow and deny holds, and whom none allows is refused"},
+	{Path: "services.*.allow.from", Kind: Text, Forms: ruleForms,
+		Doc: "whom the rule is about, in any of the forms that an item itself takes"},
+	{Path: "services.*.allow.max_per_source", Kind: Integer, Min: 1, Max: mostProcesses,
+		Doc: "the service's max_per_source for these clients"},
+	{Path: "services.*.allow.rate_per_source", Kind: PerTime,
+		Doc: "the service's rate_per_source for these clients"},
+	{Path: "services.*.allow.env", Kind: Entries, Forms: "a mapping of variables",
+		Doc: "further environment variables for these clients"},
+	{Path: "services.*.allow.run", Kind: Mixed, Forms: "a list of program and arguments, or one text",
+		Doc: "another program for these clients"},
+	{Path: "services.*.deny", Kind: List, Forms: rulesForms,
 		Doc: "who may not come in"},
-	{Path: "services.*.hours", Kind: List, Forms: `a list of times such as "Mon-Fri 08:00-18:00"`, Status: Planned,
-		Doc: "when the service is open"},
+	{Path: "services.*.deny.from", Kind: Text, Forms: ruleForms,
+		Doc: "whom the rule is about"},
+	{Path: "services.*.hours", Kind: List, Forms: `a list of times such as "Mon-Fri 08:00-18:00"`,
+		Doc: "when the service is open; always when absent"},
 	{Path: "services.*.max", Kind: Integer, Min: 1, Max: mostProcesses,
 		Doc: "live programs of the service"},
-	{Path: "services.*.max_per_source", Kind: Integer, Min: 1, Max: mostProcesses, Status: Planned,
-		Doc: "live programs for one client address"},
-	{Path: "services.*.rate", Kind: Rate, Status: Planned, Doc: "new connections of the service"},
-	{Path: "services.*.rate_per_source", Kind: Rate, Status: Planned, Doc: "new connections of one client address"},
-	{Path: "services.*.max_load", Kind: Integer, Max: mostProcesses, Default: "0", Status: Planned,
-		Doc: "load average above which nobody is admitted; 0 is off"},
-	{Path: "services.*.source_prefix", Kind: Mapping, Status: Planned, Doc: "how much of an address makes one source"},
-	{Path: "services.*.source_prefix.ipv4", Kind: Integer, Max: 32, Default: "32", Status: Planned, Doc: "bits of an IPv4 address"},
-	{Path: "services.*.source_prefix.ipv6", Kind: Integer, Max: 128, Default: "64", Status: Planned, Doc: "bits of an IPv6 address"},
-	{Path: "services.*.on_limit", Kind: Word, Words: []string{"queue", "refuse"}, Status: Planned,
-		Doc: "what a client over a limit meets"},
-	{Path: "services.*.queue", Kind: Mapping, Status: Planned, Doc: "clients that wait for a place"},
-	{Path: "services.*.queue.length", Kind: Integer, Min: 1, Max: mostProcesses, Status: Planned, Doc: "how many wait"},
-	{Path: "services.*.queue.timeout", Kind: Duration, Min: 1, Status: Planned, Doc: "how long one waits"},
-	{Path: "services.*.refuse_text", Kind: Mixed, Forms: "a text, or a mapping of reasons to texts", Status: Planned,
-		Doc: "what a refused client is told"},
-	{Path: "services.*.ban", Kind: Mapping, Status: Planned, Doc: "shut out a client address that is refused too often"},
-	{Path: "services.*.ban.after", Kind: Integer, Min: 1, Max: mostProcesses, Status: Planned, Doc: "refusals that are too many"},
-	{Path: "services.*.ban.within", Kind: Duration, Min: 1, Status: Planned, Doc: "the time in which they are counted"},
-	{Path: "services.*.ban.for", Kind: Duration, Min: 1, Status: Planned, Doc: "how long the address is shut out"},
-	{Path: "services.*.proxy_protocol", Kind: Mapping, Status: Planned, Doc: "clients come through a proxy that names them"},
-	{Path: "services.*.proxy_protocol.from", Kind: List, Forms: "a list of networks", Status: Planned, Doc: "proxies that are believed"},
-	{Path: "services.*.proxy_protocol.timeout", Kind: Duration, Min: 1, Status: Planned, Doc: "how long the header may take"},
+	{Path: "services.*.max_per_source", Kind: Integer, Min: 1, Max: mostProcesses,
+		Doc: "live programs for one source"},
+	{Path: "services.*.rate", Kind: PerTime, Doc: "new connections of the service"},
+	{Path: "services.*.rate_per_source", Kind: PerTime, Doc: "new connections of one source"},
+	{Path: "services.*.max_load", Kind: Decimal, Max: highestLoad, Default: "0",
+		Doc: "load average at which nobody comes in; 0 is off"},
+	{Path: "services.*.source_prefix", Kind: Mapping, Doc: "how much of an address makes a source"},
+	{Path: "services.*.source_prefix.ipv4", Kind: Integer, Min: 1, Max: 32, Default: "32", Doc: "bits of an IPv4 address"},
+	{Path: "services.*.source_prefix.ipv6", Kind: Integer, Min: 1, Max: 128, Default: "64", Doc: "bits of an IPv6 address"},
+	{Path: "services.*.on_limit", Kind: Word, Words: []string{"queue", "refuse"}, Default: "queue",
+		Doc: "whether a client that finds no room waits or is refused"},
+	{Path: "services.*.queue", Kind: Mapping, Doc: "clients that wait for room"},
+	{Path: "services.*.queue.length", Kind: Integer, Min: 1, Max: 65535, Default: "100", Doc: "how many wait at most"},
+	{Path: "services.*.queue.timeout", Kind: Duration, Min: 1, Default: "10s", Doc: "how long one waits at most"},
+	{Path: "services.*.refuse_text", Kind: Mixed, Forms: "a text, or a mapping of reasons to texts", Words: reasons,
+		Doc: "what a refused client is told; nothing when absent"},
+	{Path: "services.*.ban", Kind: Mapping, Doc: "shut out a source that misbehaves; off when absent"},
+	{Path: "services.*.ban.after", Kind: Integer, Min: 1, Max: mostCounted, Default: "20",
+		Doc: "refusals and failed programs that are too many"},
+	{Path: "services.*.ban.within", Kind: Duration, Min: 1, Default: "1m", Doc: "the time in which they are counted"},
+	{Path: "services.*.ban.for", Kind: Duration, Min: 1, Default: "10m", Doc: "how long the source is shut out"},
+	{Path: "services.*.proxy_protocol", Kind: Mapping, Doc: "clients come through a proxy that names them; off when absent"},
+	{Path: "services.*.proxy_protocol.from", Kind: List, Forms: "a list of addresses and networks",
+		Doc: "proxies that are believed, and have to say whom they speak for"},
+	{Path: "services.*.proxy_protocol.timeout", Kind: Duration, Min: 1, Default: "3s", Doc: "how long the header may take"},
 
 	{Path: "services.*.timeout", Kind: Mapping, Doc: "how long things may take"},
 	{Path: "services.*.timeout.session", Kind: Duration, Default: "0", Doc: "whole life of a program; 0 is off"},
 	{Path: "services.*.timeout.idle", Kind: Duration, Default: "0", Doc: "time without a byte in either direction; 0 is off"},
-	{Path: "services.*.timeout.first_byte", Kind: Duration, Default: "0", Status: Planned, Doc: "time until the client's first byte; 0 is off"},
+	{Path: "services.*.timeout.first_byte", Kind: Duration, Default: "0",
+		Doc: "time until the client's first byte, before which no program is started; 0 is off"},
 	{Path: "services.*.timeout.stop", Kind: Duration, Min: 1, Default: "5s",
 		Doc: "time that a program has between TERM and KILL"},
 
-	{Path: "services.*.failures", Kind: Mapping, Status: Planned, Doc: "pause a service whose program keeps failing"},
-	{Path: "services.*.failures.after", Kind: Integer, Min: 1, Max: mostProcesses, Status: Planned, Doc: "failures that are too many"},
-	{Path: "services.*.failures.within", Kind: Duration, Min: 1, Status: Planned, Doc: "the time in which they are counted"},
-	{Path: "services.*.failures.pause", Kind: Duration, Min: 1, Status: Planned, Doc: "how long clients are refused"},
-	{Path: "services.*.failures.text", Kind: Text, Status: Planned, Doc: "what they are told meanwhile"},
+	{Path: "services.*.failures", Kind: Mapping, Doc: "pause a service whose program keeps failing; off when absent"},
+	{Path: "services.*.failures.after", Kind: Integer, Min: 1, Max: mostCounted, Default: "5",
+		Doc: "failures in a row that are too many"},
+	{Path: "services.*.failures.within", Kind: Duration, Min: 1, Default: "10s", Doc: "the time in which they are counted"},
+	{Path: "services.*.failures.pause", Kind: Duration, Min: 1, Default: "30s", Doc: "how long no program is started then"},
+	{Path: "services.*.failures.text", Kind: Text, Doc: "what clients are told meanwhile"},
 }

@@ -36,6 +36,9 @@ func TestKeysIsACopy(t *testing.T) {
 // with is a good file in which the key at path has the value.
 func with(path, value string) string {
 	path = strings.Replace(path, "rlimits.*", "rlimits.nofile", 1)
+	if path == "services.*.proxy_protocol.timeout" {
+		path, value = "services.*.proxy_protocol", "{from: [10.0.0.1], timeout: "+value+"}"
+	}
 	names := strings.Split(strings.ReplaceAll(path, "*", "echo"), ".")
 	if names[0] != "services" {
 		return "{" + nested(names, value) + ", services: {echo: {listen: 0, builtin: echo}}}"
@@ -50,6 +53,14 @@ func with(path, value string) string {
 		}
 	case "run", "argv0":
 		fill = "run: /bin/cat, listen: 0"
+	case "allow", "deny":
+		if len(rest) > 1 && rest[1] != "from" {
+			value = "10.0.0.1, " + nested(rest[1:], value)
+			rest = append(rest[:1], "from")
+		}
+		if len(rest) > 1 {
+			rest, value = rest[:1], "[{from: "+value+"}]"
+		}
 	case "cgroup":
 		if len(rest) > 1 && rest[1] != "memory" {
 			return "services: {echo: {cgroup: {memory: 64M, " + nested(rest[1:], value) + "}, builtin: echo, listen: 0}}"
@@ -64,6 +75,16 @@ func nested(names []string, value string) string {
 	return strings.Join(names, ": {") + ": " + value + strings.Repeat("}", len(names)-1)
 }
 
+// present are mappings whose very presence says something, as they are with
+// defaults only.
+var present = map[string]string{
+	"services.*.cgroup":         "{memory: 64M}",
+	"services.*.queue":          "{}",
+	"services.*.ban":            "{}",
+	"services.*.proxy_protocol": "{from: [10.0.0.1]}",
+	"services.*.failures":       "{}",
+}
+
 // TestDefaultsCanBeWritten writes each default out, which changes nothing.
 func TestDefaultsCanBeWritten(t *testing.T) {
 	unwritten := parse(t, "services: {echo: {listen: 0, builtin: echo}}")
@@ -72,8 +93,8 @@ func TestDefaultsCanBeWritten(t *testing.T) {
 			continue
 		}
 		got, unwritten := parse(t, with(k.Path, k.Default)), unwritten
-		if strings.HasPrefix(k.Path, "services.*.cgroup.") {
-			unwritten = parse(t, with("services.*.cgroup", "{memory: 64M}"))
+		if parent, _ := cutLast(k.Path); present[parent] != "" {
+			unwritten = parse(t, with(parent, present[parent]))
 		}
 		for i, s := range got.Services {
 			equal(t, bareListen(s), bareListen(unwritten.Services[i]))

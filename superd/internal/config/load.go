@@ -14,21 +14,21 @@ const largestFile = 8 << 20
 // Load reads and checks the file at path. The error is Problems, with all
 // that is wrong with the file, or tells why the file cannot be read.
 func Load(path string, sys System) (*Config, error) {
-	data, err := read(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", path, bareError(err))
+	}
+	defer f.Close()
+	data, err := readAll(f, largestFile)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", path, err)
 	}
 	return Parse(path, data, sys)
 }
 
-// read stops one byte after the bound: Parse refuses what is too large.
-func read(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, bareError(err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, largestFile+1))
+// readAll stops one byte after the bound: others refuse what is too large.
+func readAll(f *os.File, most int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
 	return data, bareError(err)
 }
 

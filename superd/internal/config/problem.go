@@ -63,7 +63,7 @@ func (ps Problems) err() error {
 // Problem is a problem with a service's key, such as "user", for those who
 // know more about its value than this package does.
 func (s *Service) Problem(key, what, hint string) Problem {
-	return Problem{At: s.Where(key), Path: join("services."+s.Name, key), What: what, Hint: hint}
+	return Problem{At: s.Where(key), Path: s.path(key), What: what, Hint: hint}
 }
 
 // mistake is what is wrong with a value, wherever it was written.
@@ -73,6 +73,12 @@ func (m mistake) Error() string { return m.what }
 
 func mistakef(hint, format string, args ...any) error {
 	return mistake{fmt.Sprintf(format, args...), hint}
+}
+
+// problemOf is an error at a place, with the hint that it may have.
+func problemOf(at Position, path string, err error) Problem {
+	m, _ := err.(mistake)
+	return Problem{at, path, err.Error(), m.hint}
 }
 
 // longestQuote is how much of a user's own text a message repeats.

@@ -16,7 +16,7 @@ func (d *decoder) config(root *yaml.Node) *Config {
 	return &Config{
 		Path:     d.file,
 		Log:      top.log(),
-		Limits:   Limits{Max: top.integer("limits.max")},
+		Limits:   Limits{top.integer("limits.max"), top.decimal("limits.max_load")},
 		Drain:    top.duration("drain"),
 		Services: top.services(),
 	}
@@ -90,11 +90,28 @@ func (s section) service(name string) *Service {
 		Rlimits:     s.rlimits(),
 		Sandbox:     s.sandbox(),
 		Cgroup:      s.cgroup(),
-		Max:         s.max(),
+
+		Restricted:    s.written("allow"),
+		Rules:         s.rules(),
+		Hours:         s.hours(),
+		Max:           s.positive("max"),
+		MaxPerSource:  s.positive("max_per_source"),
+		Rate:          s.rate("rate"),
+		RatePerSource: s.rate("rate_per_source"),
+		MaxLoad:       s.decimal("max_load"),
+		SourcePrefix:  Prefixes{s.integer("source_prefix.ipv4"), s.integer("source_prefix.ipv6")},
+		OnLimit:       s.word("on_limit"),
+		Queue:         Queue{s.integer("queue.length"), s.duration("queue.timeout"), s.written("queue")},
+		RefuseText:    s.refuseText(),
+		Ban:           s.ban(),
+		Proxy:         s.proxy(),
+		Failures:      s.failures(),
+
 		Timeout: Timeouts{
-			Session: s.duration("timeout.session"),
-			Idle:    s.duration("timeout.idle"),
-			Stop:    s.duration("timeout.stop"),
+			Session:   s.duration("timeout.session"),
+			Idle:      s.duration("timeout.idle"),
+			FirstByte: s.duration("timeout.first_byte"),
+			Stop:      s.duration("timeout.stop"),
 		},
 		where: s.d.where,
 	}
@@ -292,12 +309,13 @@ func checkAccount(name string) error {
 	return nil
 }
 
-// max has a hint of its own for who writes 0 to close a service.
-func (s section) max() int {
-	v := s.get("max")
+// positive has a hint of its own for who writes 0 to close a service, or to
+// have no limit.
+func (s section) positive(name string) int {
+	v := s.get(name)
 	if v.node != nil && isPlain(v.node) && v.node.Value == "0" {
 		s.d.wrong(v, "leave it out, or say enabled: false")
 		return 0
 	}
-	return s.integer("max")
+	return s.integer(name)
 }

@@ -52,7 +52,7 @@ func (d *decoder) syntax(data []byte, err error) {
 	s := stumbleOver(data, err)
 	m := s.message()
 	at := s.placeOf(m)
-	d.fileProblem(d.position(data, at), m.what, cmpHint(addressHint(lineAround(data, at)), m.hint))
+	d.fileProblem(d.position(data, at), m.what, cmpHint(quoteHint(lineAround(data, at)), m.hint))
 }
 
 func cmpHint(special, usual string) string {
@@ -246,10 +246,16 @@ func lineAround(data []byte, at int) []byte {
 // Addresses that YAML takes for a list or an alias when they are not quoted.
 var bareAddress = regexp.MustCompile(`(?:^|[\s,\[])(\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%\w+)?\]:\w+|\*:\w+)`)
 
-func addressHint(line []byte) string {
-	found := bareAddress.FindSubmatch(line)
-	if found == nil {
-		return ""
+// A file of rules, whose @ cannot begin a value of YAML without quotes.
+var bareFile = regexp.MustCompile(`(?:^|[\s,\[])(@/[^\s,\]}]*)`)
+
+// quoteHint knows what of ours YAML takes for something else.
+func quoteHint(line []byte) string {
+	if found := bareAddress.FindSubmatch(line); found != nil {
+		return `quote the address: "` + string(found[1]) + `"`
 	}
-	return `quote the address: "` + string(found[1]) + `"`
+	if found := bareFile.FindSubmatch(line); found != nil {
+		return `quote the file of rules: "` + string(found[1]) + `"`
+	}
+	return ""
 }

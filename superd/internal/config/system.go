@@ -2,8 +2,11 @@ package config
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"syscall"
 	"time"
 )
 
@@ -13,6 +16,8 @@ type System interface {
 	LookupHost(name string) ([]netip.Addr, error)
 	// LookupPort returns the port of a service name on "tcp" or "udp".
 	LookupPort(network, service string) (int, error)
+	// ReadFile returns the content of a file, or more than most bytes of it.
+	ReadFile(path string, most int64) ([]byte, error)
 }
 
 // Machine is the machine that superd runs on.
@@ -31,4 +36,24 @@ func (machine) LookupHost(name string) ([]netip.Addr, error) {
 
 func (machine) LookupPort(network, service string) (int, error) {
 	return net.LookupPort(network, service)
+}
+
+// ReadFile does not wait for the other end of a pipe: it takes nothing but
+// regular files.
+func (machine) ReadFile(path string, most int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, bareError(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, bareError(err)
+	case info.IsDir():
+		return nil, errors.New("it is a directory")
+	case !info.Mode().IsRegular():
+		return nil, errors.New("it is not a regular file")
+	}
+	return readAll(f, most)
 }
