@@ -71,6 +71,12 @@ func checkGate(t fataler, g *Gate) {
 	checkHeap(t, &g.blocked)
 	checkHeap(t, &g.crowd)
 	checkHeap(t, &g.idle)
+	checkHeap(t, &g.yielding)
+	for _, r := range g.yielding.list {
+		if r.what.gate != g || r.what.decided || r.what.source == nil {
+			t.Fatalf("one yields who does not wait: %+v", r.what)
+		}
+	}
 	suspects := 0
 	for i := range g.suspects.levels {
 		for s := g.suspects.levels[i].next; s != &g.suspects.levels[i]; s = s.next {

@@ -26,10 +26,11 @@ type Gate struct {
 	counts   map[netip.Addr]int
 
 	// Those who wait here.
-	queued  int
-	ready   heap[*source]
-	blocked heap[*source] // by when they have a token
-	crowd   heap[*source] // of those with lines: the longest line leads
+	queued   int
+	ready    heap[*source]
+	blocked  heap[*source]  // by when they have a token
+	crowd    heap[*source]  // of those with lines: the longest line leads
+	yielding heap[*waiting] // who may have gone: who came last leads
 
 	// Those who wait in the kernel's queue.
 	owed    bool // resume is
@@ -46,6 +47,7 @@ func (h *House) Gate(name string, p *Policy, resume func()) *Gate {
 	g.ready.spot = func(s *source) *int32 { return &s.ready }
 	g.blocked.spot = func(s *source) *int32 { return &s.blocked }
 	g.crowd.spot = func(s *source) *int32 { return &s.crowd }
+	g.yielding.spot = func(w *waiting) *int32 { return &w.yields }
 	g.idle.spot = func(s *source) *int32 { return &s.idle }
 	g.suspects.init()
 	g.bans.init()

@@ -47,6 +47,7 @@ type modelConn struct {
 	arrival  int
 	deadline time.Duration
 	cause    Reason
+	yields   bool
 }
 
 func (g *modelGate) key(a netip.Addr) string {
@@ -313,10 +314,18 @@ func (m *model) park(g *modelGate, c *modelConn) string {
 	c.arrival = m.arrived
 	c.deadline = m.clock + g.rules.Queue.Timeout
 	g.waits = append(g.waits, c)
+	for m.letOneIn() { // who yielded may have been all that it waits for
+	}
 	return "waits " + c.cause.String()
 }
 
 func (m *model) displace(g *modelGate, c *modelConn) bool {
+	for _, w := range slices.Backward(g.waits) {
+		if w.yields {
+			m.dismiss(g, w, ReasonQueueFull)
+			return true
+		}
+	}
 	most, first := 0, 0
 	var last *modelConn
 	for _, w := range g.waits {
@@ -441,7 +450,7 @@ func TestModel(t *testing.T) {
 			m.model.gates = append(m.model.gates, &modelGate{rules: r, sources: map[string]*modelSource{}, lives: map[int]*modelConn{}})
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"ask": m.ask, "ask again": m.ask, "ask once more": m.ask, "release": m.release, "abandon": m.abandon, "next": m.next,
+			"ask": m.ask, "ask again": m.ask, "ask once more": m.ask, "release": m.release, "abandon": m.abandon, "yield": m.yield, "next": m.next,
 			"time": m.pass, "rules": m.setRules, "load": m.setLoad, "limits": m.setLimits, "drain": m.drain, "": m.compare,
 		})
 	})
@@ -518,6 +527,19 @@ func (m *machine) abandon(t *rapid.T) {
 		g.waits = slices.DeleteFunc(g.waits, func(c *modelConn) bool { return c.id == id })
 	}
 	m.model.leave(id)
+}
+
+func (m *machine) yield(t *rapid.T) {
+	id, ok := drawKey(t, m.waiters)
+	if !ok {
+		return
+	}
+	m.waiters[id].Yield()
+	for _, g := range m.model.gates {
+		for _, c := range g.waits {
+			c.yields = c.yields || c.id == id
+		}
+	}
 }
 
 // next also looks whether Due has promised what there is.

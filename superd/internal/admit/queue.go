@@ -25,6 +25,7 @@ type waiting struct {
 	decision Decision
 
 	deadline   int32 // spot in the house's heap
+	yields     int32 // spot in the gate's
 	use        uint64
 	prev, next *waiting // in its line, or next among the decided or the free
 }
@@ -66,6 +67,20 @@ func (w Waiter) Abandon() bool {
 	}
 	h.freeWaiting(x)
 	return true
+}
+
+// Yield says that the waiter's client may have gone, though its connection is
+// there still: when others find the queue full, its place is the first to be
+// taken.
+func (w Waiter) Yield() {
+	if w.house == nil {
+		return
+	}
+	w.house.mu.Lock()
+	defer w.house.mu.Unlock()
+	if x := w.who; x.use == w.use && !x.decided {
+		x.gate.yielding.set(x, rank{first: -x.arrival})
+	}
 }
 
 // A line is a list of those who wait, or are decided.
@@ -159,28 +174,41 @@ func (g *Gate) lineUp(w *waiting, s *source) {
 // unline takes w out of its line.
 func (g *Gate) unline(w *waiting) {
 	s := w.source
-	s.line.remove(w)
-	g.queued--
-	g.house.deadlines.remove(w)
+	g.standUp(w)
 	g.rankSource(s)
 	g.rank()
 	g.leave(s)
 }
 
-// displace makes room in a full queue for a source, nil if it is a new one:
-// of a source that has more waiting than this one would have, the last loses
-// its place. So nobody fills the queue for others.
+// standUp takes w out of all lists of those who wait.
+func (g *Gate) standUp(w *waiting) {
+	w.source.line.remove(w)
+	g.queued--
+	g.yielding.remove(w)
+	g.house.deadlines.remove(w)
+}
+
+// displace makes room in a full queue for a source, nil if it is a new one: who
+// may have gone loses its place, and else the last of a source that has more
+// waiting than this one would have. So nobody fills the queue for others.
 func (g *Gate) displace(s *source) bool {
 	if !g.displaces(s) {
 		return false
 	}
 	d := Decision{Reason: ReasonQueueFull, Have: g.queued, Limit: g.policy.Load().rules.Queue.Length}
-	g.dismiss(g.crowd.top().line.last, d)
+	w := g.crowd.top().line.last
+	if g.yielding.len() > 0 {
+		w = g.yielding.top()
+	}
+	g.dismiss(w, d)
 	return true
 }
 
 // displaces tells whether displace would.
 func (g *Gate) displaces(s *source) bool {
+	if g.yielding.len() > 0 {
+		return true
+	}
 	mine := 0
 	if s != nil {
 		mine = s.line.len
@@ -291,9 +319,7 @@ func (g *Gate) wakeUp() {
 func (g *Gate) admitFirst() {
 	s := g.ready.top()
 	w := s.line.first
-	s.line.remove(w)
-	g.queued--
-	g.house.deadlines.remove(w)
+	g.standUp(w)
 	p := g.take(s, w.quota, &w.client, w.exempt)
 	d := Decision{Verdict: Entered, Ticket: p.ticket()}
 	if w.entry != nil {
