@@ -4,12 +4,10 @@
 package listen
 
 import (
-	"errors"
 	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +36,7 @@ type Door interface {
 // A Set is all listening sockets of superd and the thread that accepts.
 type Set struct {
 	set, waker int
-	reserve    int                       // given up for a moment when there are no descriptors; touched by Serve only
+	reserve    int                       // given up for a moment when there are no descriptors, -1 if lost; touched by Serve only
 	above      func(fd int) (int, error) // moves what lives long out of accept's way
 	complain   func(error)               // accept is out of something; called once for each such time
 	holders    *holders                  // of ports that were taken when Open was to open them; nil where none was
@@ -52,10 +50,10 @@ type Set struct {
 	sockets []*Socket // by number
 	watched []func()  // for others, by how far their numbers are below watchedNumber
 	doors   map[Door][]*Socket
-	peer    peer.Peer     // of the connection that was accepted last
-	delay   time.Duration // of the present shortage; 0 for none
-	shut    bool          // the sockets are closed
+	peer    peer.Peer // of the connection that was accepted last
+	shut    bool      // the sockets are closed
 	closing bool
+	shortage
 }
 
 // A Socket is one listening socket.
@@ -97,6 +95,7 @@ func NewSet(above func(int) (int, error), complain func(error)) (*Set, error) {
 	if err == nil {
 		err = unix.EpollCtl(s.set, unix.EPOLL_CTL_ADD, s.waker, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: wakerNumber})
 	}
+	s.others = []unix.PollFd{{Fd: int32(s.waker), Events: unix.POLLIN}}
 	if err != nil {
 		unix.Close(s.set)
 		unix.Close(s.waker)
@@ -120,7 +119,12 @@ func (s *Set) Serve(turn func() int) {
 	defer close(s.done)
 	var events [64]unix.EpollEvent
 	for !s.closing {
-		for _, e := range events[:s.wait(events[:], turn)] {
+		timeout := turn()
+		if s.resting {
+			s.rest(timeout)
+			continue
+		}
+		for _, e := range events[:s.wait(events[:], timeout)] {
 			switch {
 			case e.Fd == wakerNumber:
 				s.obey()
@@ -141,12 +145,12 @@ func (s *Set) Watch(fd int, ready func()) error {
 		return os.NewSyscallError("epoll_ctl", err)
 	}
 	s.watched = append(s.watched, ready)
+	s.others = append(s.others, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
 	return nil
 }
 
 // wait returns the number of events, at most all that there is room for.
-func (s *Set) wait(events []unix.EpollEvent, turn func() int) int {
-	timeout := turn()
+func (s *Set) wait(events []unix.EpollEvent, timeout int) int {
 	n, _, _ := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(s.set), uintptr(unsafe.Pointer(&events[0])),
 		uintptr(len(events)), 0, 0, 0)
 	if int(n) > 0 { // under load always: Go's scheduler need not hear of it
@@ -164,7 +168,7 @@ func (s *Set) wait(events []unix.EpollEvent, turn func() int) int {
 const burstLength = 16
 
 func (s *Set) burst(k *Socket) {
-	if k.paused {
+	if k.paused || s.resting && !k.door.Impatient() {
 		return
 	}
 	for range burstLength {
@@ -179,6 +183,7 @@ func (s *Set) burst(k *Socket) {
 			return
 		}
 		s.delay = 0
+		s.restock()
 		k.accepted++
 		k.door.Connection(fd, &s.peer)
 	}
@@ -202,51 +207,6 @@ func (s *Set) Resume(door Door) {
 	})
 }
 
-// Delays between attempts to accept while the system is out of something.
-const (
-	shortestDelay = 5 * time.Millisecond
-	longestDelay  = time.Second
-)
-
-// trouble deals with an error of accept. Those of one connection concern
-// nobody (accept(2), "Error handling"); when the system is out of something,
-// all connections wait in the kernel's queues, and superd tries again with a
-// growing delay. An order ends the delay.
-func (s *Set) trouble(k *Socket, err error) {
-	if !scarce(err) {
-		return
-	}
-	if k.door.Impatient() {
-		s.turnAway(k)
-	}
-	if s.delay == 0 {
-		s.complain(err)
-	}
-	s.delay = min(max(2*s.delay, shortestDelay), longestDelay)
-	unix.Poll([]unix.PollFd{{Fd: int32(s.waker), Events: unix.POLLIN}}, int(s.delay.Milliseconds()))
-}
-
-// turnAway uses the number of the reserve to tell clients that there is no
-// room, who would rather know than wait. If the number is lost meanwhile to
-// somebody else, that was the last time.
-func (s *Set) turnAway(k *Socket) {
-	for n := 0; n < burstLength && s.reserve >= 0; n++ {
-		unix.Close(s.reserve)
-		fd, err := k.acceptOne(&s.peer)
-		if err == nil {
-			k.door.TurnAway(fd, &s.peer)
-		}
-		if s.reserve, _ = unix.FcntlInt(uintptr(s.waker), unix.F_DUPFD_CLOEXEC, s.reserve); err != nil {
-			return
-		}
-	}
-}
-
-func scarce(err error) bool {
-	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) ||
-		errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
-}
-
 // Shut accepts what the kernel has queued already, as far as there is room for
 // it, and closes all sockets. Serve, which must be running, goes on for those
 // who were let in.
@@ -254,15 +214,26 @@ func (s *Set) Shut() {
 	shut := make(chan struct{})
 	s.Order(func() {
 		for _, k := range s.sockets {
-			for left := -1; left != k.accepted; {
-				left = k.accepted
-				s.burst(k)
-			}
+			s.takeQueue(k)
 		}
 		s.closeSockets()
 		close(shut)
 	})
 	<-shut
+}
+
+// longestQueue is as many connections as the file can have the kernel queue at
+// one socket, by listen.backlog.
+const longestQueue = 65535
+
+// takeQueue accepts all that waits at a socket. Who comes meanwhile does not
+// make it go on for ever.
+func (s *Set) takeQueue(k *Socket) {
+	begin := k.accepted
+	for left := -1; left != k.accepted && k.accepted-begin < longestQueue; {
+		left = k.accepted
+		s.burst(k)
+	}
 }
 
 // Close closes all sockets, runs what was ordered, and ends Serve, which must
@@ -291,7 +262,9 @@ func (s *Set) free() {
 	}
 	unix.Close(s.set)
 	unix.Close(s.waker)
-	unix.Close(s.reserve)
+	if s.reserve >= 0 {
+		unix.Close(s.reserve)
+	}
 }
 
 // Order has Serve run f, between connections.
@@ -309,6 +282,7 @@ func (s *Set) obey() {
 	var count [8]byte
 	unix.Read(s.waker, count[:])
 	s.woken.Store(false)
+	s.resting = false // it may be that there is room now
 	s.mu.Lock()
 	orders := s.orders
 	s.orders = nil
