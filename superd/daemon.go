@@ -214,6 +214,7 @@ func (d *daemon) connService(s *service, c *config.Service, plan *spawn.Plan) co
 		Stop:      c.Timeout.Stop,
 		LogStderr: c.Stderr == spawn.StderrLog,
 		Leave:     c.Leftover == "leave",
+		Apology:   s.admission.texts[admit.ReasonSpawn],
 		Release:   s.release,
 	}
 }
@@ -369,7 +370,7 @@ func (d *daemon) stopAccepting(endUsher func()) {
 	d.house.Drain()
 	endUsher()
 	for _, h := range d.halls {
-		h.set.Order(h.dismissSilent)
+		h.dismiss()
 	}
 }
 
@@ -399,6 +400,7 @@ func (d *daemon) drain() {
 	var again os.Signal
 	select {
 	case <-empty:
+		d.seeOff()
 		return
 	case <-timer.C:
 	case again = <-d.stops:
@@ -407,11 +409,24 @@ func (d *daemon) drain() {
 		d.table.Stop(reasonDrain, conn.NoLimit)
 		select {
 		case <-empty:
+			d.seeOff()
 			return
 		case <-d.stops:
 		}
 	}
 	d.stopNow()
+}
+
+// seeOff gives those who were turned away the time to read why, unless another
+// signal comes.
+func (d *daemon) seeOff() {
+	for _, h := range d.halls {
+		select {
+		case <-h.empty():
+		case <-d.stops:
+			return
+		}
+	}
 }
 
 // The reasons that a record can carry for a program that was ended with superd.

@@ -431,6 +431,11 @@ func everyRecord(t *testing.T) map[string][]string {
 	s.Exited(c, &event.Exit{Signaled: true, Signal: syscall.SIGTERM})
 	s.Refused(c, event.ReasonSpawn, errors.New("why"))
 	s.Refused(c, event.ReasonSpawn, nil) // held back, told by Close
+	c.Pid = 0                            // of no program, or of one that is over
+	s.Silent([]byte("p"))
+	s.Trying(c)
+	s.Paused(c, &event.Pause{Last: errors.New("why"), Length: time.Second, Again: true, Narrow: true})
+	s.Recovered()
 	log.Close(patience)
 	lines, err := os.ReadFile(file.Name())
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"superd/superd/internal/event"
 	"superd/superd/internal/lobby"
 	"superd/superd/internal/peer"
+	"superd/superd/internal/spawn"
 )
 
 // A guest is an accepted connection: on its way to a program, while the
@@ -27,7 +28,7 @@ type guest struct {
 	fd      int           // above the window once it waits for something
 	since   time.Duration // it has been in this stage
 	welcome bool          // it has a name, and is counted
-	halved  bool          // it has shut its own side down: it may be gone, or not
+	tries   int           // to start its program
 
 	waits    lobby.Guest
 	client   admit.Client
@@ -44,13 +45,14 @@ type guest struct {
 type progress uint8
 
 const (
-	nobody       progress = iota // spare
-	arrived                      // not looked at yet
-	awaitsHeader                 // a proxy has to say who its client is
-	awaitsByte                   // the client has to say something
-	awaitsPlace                  // House.Next will tell
-	gone                         // it left in the moment in which House.Next told
-	leaving                      // it was turned away, and may read why
+	nobody        progress = iota // spare
+	arrived                       // not looked at yet
+	awaitsHeader                  // a proxy has to say who its client is
+	awaitsByte                    // the client has to say something
+	awaitsPlace                   // House.Next will tell
+	gone                          // it left in the moment in which House.Next told
+	awaitsProcess                 // it has its place, and the system had no process to give
+	leaving                       // it was turned away, and may read why
 )
 
 // seat begins with a guest for whom a place was taken before it was accepted.
@@ -87,15 +89,13 @@ func clientOf(p *peer.Peer) admit.Client { return admit.Client{Addr: p.Remote.Ad
 // ask has it decided what becomes of g.
 func (g *guest) ask() {
 	g.greet()
-	s := g.service
-	s.makeRoom()
-	g.decision = s.gate.Ask(g.client, s.daemon.now())
+	g.decision = g.service.gate.Ask(g.client, g.service.daemon.now())
 	g.decided()
 }
 
 // decided does what the decision about g says.
 func (g *guest) decided() {
-	g.service.tellChange(g.decision.Change)
+	g.tellTurn()
 	switch g.decision.Verdict {
 	case admit.Entered:
 		g.ticket = g.decision.Ticket
@@ -108,6 +108,17 @@ func (g *guest) decided() {
 	}
 }
 
+// tellTurn records what the decision about g made of a service whose program
+// kept failing.
+func (g *guest) tellTurn() {
+	switch g.decision.Change {
+	case admit.Trying:
+		g.service.conn.Events.Trying(g.visitor.Who())
+	case admit.Recovered:
+		g.service.conn.Events.Recovered()
+	}
+}
+
 // greet names g and counts it, once.
 func (g *guest) greet() {
 	if !g.welcome {
@@ -116,51 +127,104 @@ func (g *guest) greet() {
 	}
 }
 
-// start has the table start g's program. The descriptor goes back into the
-// window, which is where a program's own have to be.
+// start begins with the program of g, who has a place.
 func (g *guest) start() {
-	s := g.service
-	c := &s.conn
-	if rule := g.decision.Rule; rule != nil && rule.Data != nil {
-		c = &rule.Data.(*override).conn
-	}
-	if s.counts {
+	if s := g.service; s.counts {
 		g.visitor.FromSource = s.gate.Count(g.visitor.Peer.Remote.Addr())
 	}
+	g.tries = 0
+	g.launch()
+}
+
+// startDelays is how the start of a program is tried again while the system has
+// no process to give (clone(2), EAGAIN): what ends meanwhile makes room. They
+// add up to a quarter of a second, in which nobody else is held up.
+var startDelays = [...]time.Duration{
+	1 * time.Millisecond, 2 * time.Millisecond, 4 * time.Millisecond, 8 * time.Millisecond,
+	16 * time.Millisecond, 32 * time.Millisecond, 64 * time.Millisecond, 128 * time.Millisecond,
+}
+
+// launch has the table start g's program, and leaves g to it.
+func (g *guest) launch() {
+	s := g.service
 	s.refreshImage()
-	if g.fd >= s.daemon.engine.Window() {
-		if low, err := unix.FcntlInt(uintptr(g.fd), unix.F_DUPFD_CLOEXEC, 3); err == nil {
-			unix.Close(g.fd)
-			g.fd = low
-		}
+	g.stepDown()
+	last := g.tries == len(startDelays)
+	if s.table.Start(g.program(), g.fd, &g.visitor, last) {
+		return
 	}
-	s.table.Start(c, g.fd, &g.visitor)
+	g.tries++
+	if err := g.await(awaitsProcess, unix.EPOLLET, startDelays[g.tries-1]); err != nil {
+		g.launchNow()
+		return
+	}
+	g.hall.starting.add(g)
+}
+
+// launchAgain is for one who waits for a process.
+func (g *guest) launchAgain() {
+	g.hall.lobby.Remove(&g.waits)
+	g.leave()
+	g.launch()
+}
+
+// launchNow tries to start the program for the last time.
+func (g *guest) launchNow() {
+	g.tries = len(startDelays)
+	g.launchAgain()
+}
+
+// stepDown takes the descriptor back into the window, which is where a
+// program's own have to be.
+func (g *guest) stepDown() {
+	if g.fd < g.service.daemon.engine.Window() {
+		return
+	}
+	if low, err := unix.FcntlInt(uintptr(g.fd), unix.F_DUPFD_CLOEXEC, 3); err == nil {
+		unix.Close(g.fd)
+		g.fd = low
+	}
+}
+
+// program is what is started for g.
+func (g *guest) program() *conn.Service {
+	if rule := g.decision.Rule; rule != nil && rule.Data != nil {
+		return &rule.Data.(*override).conn
+	}
+	return &g.service.conn
 }
 
 // queue has g wait for a place. All that can be heard of it until then is that
-// it has gone.
+// it has gone. Where it cannot wait, what became of it may be on its way here
+// already: then that holds.
 func (g *guest) queue() {
 	h := g.hall
-	if h.waiting >= h.most {
-		g.waiter.Abandon()
-		g.refuse(admit.ReasonQueueFull, fmt.Errorf("%d wait at all services, for which there are descriptors", h.waiting))
-		return
-	}
 	h.waiting++
-	g.service.waiting++
-	g.halved = false
-	if err := g.await(awaitsPlace, unix.EPOLLRDHUP|unix.EPOLLET, lobby.Forever); err != nil {
-		g.abandon(err)
+	g.stage = awaitsPlace
+	reason, err := admit.ReasonQueueFull, error(errNoSeats)
+	if h.waiting <= h.most {
+		reason, err = admit.ReasonTotalLimit, g.await(awaitsPlace, unix.EPOLLRDHUP|unix.EPOLLET, lobby.Forever)
+	}
+	if err != nil && g.waiter.Abandon() {
+		g.stopWaiting()
+		g.refuse(reason, err)
 	}
 }
 
-// await has g wait for events of its connection, for as long as length.
-func (g *guest) await(s progress, events uint32, length time.Duration) (err error) {
+var errNoSeats = errors.New("as many wait at all services together as there are descriptors for")
+
+// await has g wait for events of its connection, for as long as length. The
+// descriptor goes above the window for that, or is where it was after an error.
+func (g *guest) await(s progress, events uint32, length time.Duration) error {
 	g.stage, g.since = s, g.service.daemon.now().Since
-	if window := g.service.daemon.engine.Window(); g.fd < window {
-		if g.fd, err = g.service.daemon.engine.Above(g.fd); err != nil {
-			return err
+	if engine := g.service.daemon.engine; g.fd < engine.Window() {
+		high, err := engine.Dup(g.fd)
+		if err != nil {
+			errno, _ := err.(unix.Errno)
+			return &spawn.Failure{Words: "keep a descriptor of the connection", Errno: errno}
 		}
+		unix.Close(g.fd)
+		g.fd = high
 	}
 	due := lobby.Forever
 	if length < lobby.Forever-g.since {
@@ -181,6 +245,7 @@ func (g *guest) Ready(events uint32) {
 	case leaving:
 		g.seeOut()
 	}
+	// Of who waits for a process nothing matters but that time.
 }
 
 // Late implements lobby.Host.
@@ -190,6 +255,8 @@ func (g *guest) Late() {
 		g.refuseHeader(errNoHeader)
 	case awaitsByte:
 		g.silent()
+	case awaitsProcess:
+		g.launchAgain()
 	case leaving:
 		g.finish()
 	}
@@ -202,20 +269,19 @@ func (g *guest) Late() {
 func (g *guest) hears(events uint32) {
 	switch {
 	case events&(unix.EPOLLHUP|unix.EPOLLERR) != 0:
-		g.abandon(errLeft)
-	case events&unix.EPOLLRDHUP != 0 && !g.halved:
-		g.halved = true
-		g.service.halved.add(g)
+		g.abandon()
+	case events&unix.EPOLLRDHUP != 0:
+		g.waiter.Yield()
 	}
 }
 
 var errLeft = errors.New("the client left")
 
-// abandon ends the wait of a guest for a place.
-func (g *guest) abandon(cause error) {
+// abandon ends the wait for a place of a guest who has left.
+func (g *guest) abandon() {
 	g.stopWaiting()
 	if g.waiter.Abandon() {
-		g.refuse(g.decision.Reason, fmt.Errorf("%w after %s", cause, (g.service.daemon.now().Since-g.since).Round(time.Millisecond)))
+		g.refuse(g.decision.Reason, fmt.Errorf("%w after %s", errLeft, (g.service.daemon.now().Since-g.since).Round(time.Millisecond)))
 		return
 	}
 	g.stage = gone // what House.Next told is on its way here
@@ -223,9 +289,7 @@ func (g *guest) abandon(cause error) {
 
 func (g *guest) stopWaiting() {
 	g.hall.lobby.Remove(&g.waits)
-	g.leave()
 	g.hall.waiting--
-	g.service.waiting--
 }
 
 // settled hears what became of a guest who waited for a place.
@@ -248,7 +312,7 @@ func (g *guest) awaitByte() {
 		g.decided()
 		return
 	}
-	g.service.tellChange(g.decision.Change)
+	g.tellTurn()
 	g.stage = awaitsByte
 	g.readByte()
 }
@@ -270,7 +334,7 @@ func (g *guest) readByte() {
 // refusal.
 func (g *guest) silent() {
 	g.heard()
-	g.service.conn.Events.Silent(g.visitor.Peer.AppendRemote(nil))
+	g.service.conn.Events.Silent(g.visitor.Peer.AppendRemote(g.hall.buffer[:0]))
 	g.finish()
 }
 
@@ -287,6 +351,15 @@ func (g *guest) listen(length time.Duration) {
 	if err := g.await(g.stage, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET, length); err != nil {
 		g.refuse(admit.ReasonTotalLimit, err)
 	}
+}
+
+// giveWay ends the wait of a silent guest, since others need the room.
+func (g *guest) giveWay() {
+	if g.stage == awaitsHeader {
+		g.refuseHeader(errManySilent)
+		return
+	}
+	g.silent()
 }
 
 // heard takes a guest from among the silent.

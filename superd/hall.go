@@ -21,12 +21,14 @@ type hall struct {
 	set    *listen.Set
 	lobby  *lobby.Lobby
 
-	most    int                   // how many may be silent, and how many may wait for a place
-	silent  party                 // who have not said who they are, or anything
-	leaving party                 // who were turned away and have not closed
-	waiting int                   // for a place
-	crowd   map[netip.Prefix]int  // the silent ones by where they are from
-	buffer  [proxy.MostBytes]byte // what a guest has sent, while it is looked at
+	most     int                   // how many may be silent, and how many may wait for a place
+	silent   party                 // who have not said who they are, or anything
+	starting party                 // whose programs could not be started yet
+	leaving  party                 // who were turned away and have not closed
+	waiting  int                   // for a place
+	crowd    map[netip.Prefix]int  // the silent ones by where they are from
+	buffer   [proxy.MostBytes]byte // what a guest has sent, while it is looked at
+	left     []chan struct{}       // closed once nobody is leaving
 
 	mu    sync.Mutex
 	spare *guest // guarded by mu
@@ -69,6 +71,9 @@ func (h *hall) turn() int {
 			sleep = int(min((left+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
 		}
 	}
+	if h.leaving.first == nil {
+		h.announceLeft()
+	}
 	if h.daemon.engine.Settle() > 0 {
 		return settling
 	}
@@ -92,6 +97,7 @@ func (h *hall) guest(s *service) *guest {
 		g.visitor.Host = g
 	}
 	g.next, g.service, g.stage, g.welcome = nil, s, arrived, false
+	g.visitor.Taken = 0
 	return g
 }
 
@@ -113,11 +119,36 @@ func (h *hall) close() {
 	h.lobby.Close()
 }
 
-// dismissSilent turns away all who have not said enough.
-func (h *hall) dismissSilent() {
-	for h.silent.first != nil {
-		h.silent.first.refuse(admit.ReasonDraining, nil)
+// dismiss leaves nobody in the hall but those who are leaving: who has not said
+// enough is turned away, and who has its place gets its program now or not at
+// all. It returns when that is done. The hall's thread must be running.
+func (h *hall) dismiss() {
+	done := make(chan struct{})
+	h.set.Order(func() {
+		for h.silent.first != nil {
+			h.silent.first.refuse(admit.ReasonDraining, nil)
+		}
+		for h.starting.first != nil {
+			h.starting.first.launchNow()
+		}
+		close(done)
+	})
+	<-done
+}
+
+// empty returns a channel that is closed once nobody is left who was turned
+// away, which is soon.
+func (h *hall) empty() <-chan struct{} {
+	c := make(chan struct{})
+	h.set.Order(func() { h.left = append(h.left, c) })
+	return c
+}
+
+func (h *hall) announceLeft() {
+	for _, c := range h.left {
+		close(c)
 	}
+	h.left = nil
 }
 
 // considered is how many of those who have been silent longest are compared
@@ -137,7 +168,7 @@ func (h *hall) makeRoom() {
 			worst = g
 		}
 	}
-	worst.Late()
+	worst.giveWay()
 }
 
 // A party is a list of guests, who has come first being the first.

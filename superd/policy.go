@@ -300,6 +300,7 @@ func (a *admission) never(r admit.Reason) string {
 		{admit.ReasonQueueFull, a.policy.Direct(), waitInKernel},
 		{admit.ReasonQueueTimeout, a.policy.Direct(), waitInKernel},
 		{admit.ReasonFailing, c.Failures.After == 0, "there is no failures"},
+		{admit.ReasonSpawn, !c.Keep, "with keep: false superd has the connection no more by then"},
 	} {
 		if x.reason == r && x.is {
 			return x.why

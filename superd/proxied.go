@@ -16,6 +16,7 @@ var (
 	errNotTrusted = errors.New("it comes from no address of proxy_protocol.from")
 	errCutHeader  = errors.New("it closed before the PROXY header was complete")
 	errNoHeader   = errors.New("the PROXY header was not complete in proxy_protocol.timeout")
+	errManySilent = errors.New("too many others have not sent a PROXY header either")
 )
 
 // awaitHeader has a trusted proxy say who its client is. Nobody else may say

@@ -2,9 +2,12 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"superd/services"
 	"superd/superd/internal/admit"
@@ -38,8 +41,6 @@ type service struct {
 	// What only the accepting thread touches.
 	second  int64 // that the image speaks of
 	entered bool  // Enter has taken a place
-	waiting int   // guests who wait for one
-	halved  party // those of them who may have gone
 }
 
 // Enter implements listen.Door. Where nobody is looked at, a place is taken
@@ -92,41 +93,58 @@ func (s *service) release(v *conn.Visitor, x *event.Exit, cause error) {
 	if s.counts {
 		s.gate.Forget(v.Peer.Remote.Addr())
 	}
-	s.tellChange(g.ticket.Ended(endOf(x, cause), s.daemon.now()))
+	if e, telling := endOf(x, cause); telling {
+		now := s.daemon.now()
+		s.tell(g.ticket.Ended(e, now), v, x, cause, now)
+	}
 	g.ticket.Release()
 	g.hall.take(g)
 }
 
-// endOf is the end of a program as admission knows it. What superd lacked, or
-// ended itself, says nothing about a service.
-func endOf(x *event.Exit, cause error) admit.End {
-	e := admit.End{Lived: x.Duration}
+// endOf is the end of a program as admission knows it; false where it tells
+// nothing about the service, since superd lacked something.
+func endOf(x *event.Exit, cause error) (e admit.End, telling bool) {
+	e.Lived = x.Duration
 	var f *spawn.Failure
 	switch {
-	case cause == nil && x.Reason == "" && (x.Signaled || x.Status != 0):
-		e.Kind = admit.Failed
 	case errors.As(cause, &f) && f.Child:
 		e.Kind = admit.ExecError
 	case cause != nil:
-		e.Lived = time.Hour
+		return e, false
+	case x.Reason == "" && (x.Signaled || x.Status != 0):
+		e.Kind = admit.Failed
 	}
-	return e
+	return e, true
 }
 
-// tellChange records what became of the state of a service whose program keeps
-// failing.
-func (s *service) tellChange(c admit.Change) {
-	if c != admit.NoChange {
-		s.conn.Events.Failing(c.String(), c == admit.Paused || c == admit.PausedAgain)
+// tell records what the end of v's program made of a service whose program
+// keeps failing.
+func (s *service) tell(c admit.Change, v *conn.Visitor, x *event.Exit, cause error, now admit.Moment) {
+	switch c {
+	case admit.Paused, admit.PausedAgain:
+		if cause == nil {
+			cause = badEnd{x}
+		}
+		s.conn.Events.Paused(v.Who(), &event.Pause{
+			Last:   cause,
+			Length: s.config.Failures.Pause,
+			Again:  c == admit.PausedAgain,
+			Narrow: s.gate.Status(now).Culprit != "",
+		})
+	case admit.Recovered:
+		s.conn.Events.Recovered()
 	}
 }
 
-// makeRoom has one go of those who wait and may have gone, if others would find
-// no room to wait.
-func (s *service) makeRoom() {
-	if s.waiting >= s.config.Queue.Length && s.halved.first != nil {
-		s.halved.first.abandon(errLeft)
+// badEnd is how a program ended, as the cause in a record.
+type badEnd struct{ *event.Exit }
+
+func (b badEnd) Error() string {
+	how := fmt.Sprintf("exited with status %d", b.Status)
+	if b.Signaled {
+		how = "was ended by " + unix.SignalName(b.Signal)
 	}
+	return fmt.Sprintf("the program %s after %s: see its records stderr and exited", how, b.Duration.Round(time.Millisecond))
 }
 
 // refreshImage makes the image anew for a built-in that tells the time, once

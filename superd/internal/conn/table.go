@@ -28,6 +28,7 @@ type Service struct {
 	Stop      time.Duration // from TERM to KILL
 	LogStderr bool          // descriptor 2 leads to the log
 	Leave     bool          // processes that outlive their program are left alone
+	Apology   []byte        // for a client whose program could not be started
 
 	// Release tells how a connection's program ended, or in cause why it could
 	// not be started, and gives the visitor back with its place under the
@@ -91,24 +92,62 @@ func New(engine *spawn.Engine) (*Table, error) {
 // the visitor, who has a name, is the table's until Release. What goes wrong is
 // recorded and ends the connection. It waits neither for the program nor for a
 // file system.
-func (t *Table) Start(s *Service, fd int, v *Visitor) {
+//
+// It returns false where nothing was done, since the system had no process to
+// give just then: whoever can wait a little does not insist.
+func (t *Table) Start(s *Service, fd int, v *Visitor, insist bool) bool {
 	r := t.take()
 	r.begin(s, v)
 	streams, err := t.equip(r, fd)
 	if err != nil {
-		unix.Close(fd)
+		r.keepAnyway(fd)
 		t.order(func() { t.refuse(r, err) })
-		return
+		return true
 	}
 	facts := spawn.Facts{ID: r.who.ID, Peer: &v.Peer, FromSource: v.FromSource}
 	r.child, err = t.engine.Start(s.Plan, streams, &facts)
-	if err != nil {
+	switch {
+	case err == nil:
+		r.who.Pid = r.child.PID
+		s.Events.Started(&r.who)
+		t.handOver(r)
+	case spawn.Busy(err) && !insist:
+		t.unequip(r, streams)
+		return false
+	case spawn.Busy(err):
+		closeAll(streams.Stderr)
+		r.keepAnyway(fd)
 		t.order(func() { t.refuse(r, err) })
+	default:
+		t.order(func() { t.refuse(r, err) })
+	}
+	return true
+}
+
+// keepAnyway makes fd the kept duplicate where there is none, or closes it: a
+// client whose program cannot be started is let go in order.
+func (r *record) keepAnyway(fd int) {
+	if r.kept < 0 {
+		r.kept = fd
 		return
 	}
-	r.who.Pid = r.child.PID
-	s.Events.Started(&r.who)
-	t.handOver(r)
+	unix.Close(fd)
+}
+
+// unequip gives back what equip has opened, and the record.
+func (t *Table) unequip(r *record, s spawn.Streams) {
+	closeAll(r.kept, r.stderr, s.Stderr)
+	r.kept, r.stderr = -1, -1
+	t.give(r)
+}
+
+// closeAll closes those of fds that are descriptors.
+func closeAll(fds ...int) {
+	for _, fd := range fds {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
 }
 
 // equip opens what the connection needs beside its program: the kept

@@ -192,7 +192,7 @@ func TestLastWords(t *testing.T) {
 	f.service.Plan = compile(t, f.engine, spawn.Spec{
 		Path: "/bin/sh", Argv: []string{"sh", "-c", "echo last words >&2"}, Stderr: spawn.StderrLog, Dir: "/"})
 	_, server := connection(t)
-	f.Start(&f.service, server, &Visitor{})
+	f.Start(&f.service, server, &Visitor{}, true)
 	r := f.slots[0]
 	awaitEnd(t, r.child)
 	f.handle(key{r.slot, r.use, processEnded})

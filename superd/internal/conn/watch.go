@@ -251,6 +251,7 @@ func (t *Table) report(r *record) {
 	t.drainStderr(r)
 	if r.cause != nil {
 		r.service.Events.Refused(&r.who, event.ReasonSpawn, r.cause)
+		r.apologize()
 	} else {
 		r.service.Events.Exited(&r.who, &r.ended)
 	}
@@ -263,6 +264,14 @@ func (t *Table) report(r *record) {
 	r.service.Release(r.visitor, &r.ended, r.cause)
 	r.visitor = nil
 	t.linger(r)
+}
+
+// apologize tells the client whose program could not be started so, if the
+// service has words for it.
+func (r *record) apologize() {
+	if text := r.service.Apology; r.kept >= 0 && len(text) > 0 {
+		unix.SendmsgN(r.kept, text, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	}
 }
 
 // refuse ends a connection whose program could not be started.

@@ -40,6 +40,11 @@ func everything(l *Log, now *clock) {
 	now.advance(time.Second)
 	s.Refused(c, ReasonLimit, nil)
 	s.Refused(c, ReasonSpawn, errors.New("cannot execute /x: ENOENT"))
+	s.Silent(c.Peer)
+	s.Paused(c, &Pause{Last: errors.New("cannot execute /x: ENOENT"), Length: 90 * time.Second})
+	s.Trying(c)
+	s.Paused(c, &Pause{Last: errors.New("the program exited with status 1"), Length: 1500 * time.Millisecond, Again: true, Narrow: true})
+	s.Recovered()
 	l.Service("a-service-with-a-long-name").Refused(&Conn{Peer: []byte("@")}, ReasonProxy, errors.New("bad header"))
 }
 

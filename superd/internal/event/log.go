@@ -39,6 +39,9 @@ const (
 	fieldError      = "error"
 	fieldText       = "text"
 	fieldCut        = "cut"
+	fieldSeconds    = "seconds"
+	fieldAgain      = "again"
+	fieldSourceOnly = "source_only"
 )
 
 // Options say what is written, and how.

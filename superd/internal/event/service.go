@@ -67,15 +67,45 @@ func (s *Service) Silent(peer []byte) {
 	}
 }
 
-// Failing records a turn in the state of a service whose program keeps failing: paused, paused again,
-// trying or recovered. Connections are refused while it is paused.
-func (s *Service) Failing(turn string, paused bool) {
-	e := s.logger.Info()
-	if paused {
-		e = s.logger.Warn()
+// A Pause is a time in which connections are refused since the service's program keeps failing.
+type Pause struct {
+	Last   error         // the failure that brought it, in words
+	Length time.Duration // until it is tried again
+	Again  bool          // that was the trial after a pause
+	Narrow bool          // it is only for the source of the connection that failed last
+}
+
+// Paused records that a pause begins, c being the connection whose program failed last. Only the first of
+// several in a row is a warning.
+func (s *Service) Paused(c *Conn, p *Pause) {
+	e := s.logger.Warn()
+	if p.Again {
+		e = s.logger.Info()
 	}
-	if e != nil {
-		stamp(e, s.log.now()).Msg(turn)
+	if e == nil {
+		return
+	}
+	e = s.about(e, c).AnErr(fieldError, p.Last).Float64(fieldSeconds, p.Length.Seconds())
+	if p.Again {
+		e = e.Bool(fieldAgain, true)
+	}
+	if p.Narrow {
+		e = e.Bool(fieldSourceOnly, true)
+	}
+	e.Msg("paused")
+}
+
+// Trying records that a pause is over: the program of one connection may show whether it works again.
+func (s *Service) Trying(c *Conn) {
+	if e := s.logger.Debug(); e != nil {
+		s.about(e, c).Msg("trying")
+	}
+}
+
+// Recovered records that the program of a service that paused works again.
+func (s *Service) Recovered() {
+	if e := s.logger.Info(); e != nil {
+		stamp(e, s.log.now()).Msg("recovered")
 	}
 }
 

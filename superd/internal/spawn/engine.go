@@ -44,7 +44,8 @@ type Child struct {
 }
 
 // Streams are the descriptors of one spawn. Start takes both over and closes
-// them once the child has its own, or when it could not be started.
+// them once the child has its own, or when it could not be started; but where
+// the system was [Busy], they are the caller's still.
 type Streams struct {
 	Connection int
 	Stderr     int // the write end of a pipe; -1 where the plan needs none
@@ -63,9 +64,12 @@ func (e *Engine) Start(p *Plan, s Streams, f *Facts) (Child, error) {
 	in.hold(s.Stderr)
 	err := in.prepare(s, f)
 	if err == nil {
-		err = launchPatiently(in)
+		err = in.launch()
 	}
 	if err != nil {
+		if Busy(err) {
+			in.handBack(s)
+		}
 		e.abandon(in)
 		return Child{PIDFD: -1}, err
 	}
@@ -142,24 +146,34 @@ func (in *instance) prepare(s Streams, f *Facts) error {
 // kernel zeroes it, and nobody asks for more.
 const aboard = 1
 
-// patience is how clone3 is tried again while the system has no process to
-// give (EAGAIN): the delays add up to a quarter of a second, in which the
-// kernel queues what else comes.
-var patience = []time.Duration{1, 2, 4, 8, 16, 32, 64, 128}
+// launch starts in's child.
+func (in *instance) launch() error {
+	atomic.StoreUint32(&in.tid, aboard)
+	if in.pid = launch(in); in.pid > 0 {
+		return nil
+	}
+	atomic.StoreUint32(&in.tid, 0)
+	errno := unix.Errno(-in.pid)
+	return &Failure{Words: noProcess, Errno: errno, Hint: startHints[errno]}
+}
 
-func launchPatiently(in *instance) error {
-	for try := 0; ; try++ {
-		atomic.StoreUint32(&in.tid, aboard)
-		in.pid = launch(in)
-		if in.pid > 0 {
-			return nil
+const noProcess = "start a process"
+
+// Busy tells whether a program was not started only because the system had no
+// process to give at that moment (clone(2), EAGAIN).
+func Busy(err error) bool {
+	f, is := err.(*Failure)
+	return is && f.Words == noProcess && f.Errno == unix.EAGAIN
+}
+
+// handBack takes s from what is closed with the spawn.
+func (in *instance) handBack(s Streams) {
+	held := in.lows[:in.nlows]
+	in.nlows = 0
+	for _, fd := range held {
+		if fd != s.Connection && fd != s.Stderr {
+			in.hold(fd)
 		}
-		atomic.StoreUint32(&in.tid, 0)
-		errno := unix.Errno(-in.pid)
-		if errno != unix.EAGAIN || try == len(patience) {
-			return &Failure{Words: "start a process", Errno: errno, Hint: startHints[errno]}
-		}
-		time.Sleep(patience[try] * time.Millisecond)
 	}
 }
 

@@ -386,15 +386,12 @@ func TestProgramGetsTheLimitSuperdWasStartedWith(t *testing.T) {
 	}
 }
 
-func TestClone3FailureIsTriedAgain(t *testing.T) {
-	old := patience
-	defer func() { patience = old }()
-	patience = patience[:3]
+func TestClone3Failure(t *testing.T) {
 	e := NewEngine()
 	in := compile(t, e, script("true")).newInstance()
 	in.clone.exitSignal = 1 << 20 // EINVAL
 	var f *Failure
-	if err := launchPatiently(in); !errors.As(err, &f) || f.Errno != unix.EINVAL || f.Words != "start a process" {
+	if err := in.launch(); !errors.As(err, &f) || f.Errno != unix.EINVAL || f.Words != "start a process" || Busy(err) {
 		t.Errorf("got %v", err)
 	}
 }
