@@ -92,6 +92,7 @@ type Service struct {
 	Timeout Timeouts
 
 	where    map[string]Position // of every value of the file, by its path
+	written  written             // what the file says of it
 	override *Override           // applied to this copy; nil for none
 }
 

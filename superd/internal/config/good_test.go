@@ -55,7 +55,7 @@ func equal(t *testing.T, got, want any) {
 // bare is a service without what only tells where it was written.
 func bare(s *Service) Service {
 	b := *s
-	b.where = nil
+	b.where, b.written = nil, nil
 	b.Listen = slices.Clone(s.Listen)
 	for i := range b.Listen {
 		b.Listen[i].At = Position{}

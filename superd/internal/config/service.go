@@ -113,7 +113,8 @@ func (s section) service(name string) *Service {
 			FirstByte: s.duration("timeout.first_byte"),
 			Stop:      s.duration("timeout.stop"),
 		},
-		where: s.d.where,
+		where:   s.d.where,
+		written: writtenIn(s.self.node, "", written{}),
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -175,14 +176,24 @@ func zoneName(index uint32) string { return strconv.FormatUint(uint64(index), 10
 
 // add puts a socket under Serve's eyes.
 func (s *Set) add(k *Socket) error {
-	k.number = int32(len(s.sockets))
+	k.number = s.freeNumber()
 	err := unix.EpollCtl(s.set, unix.EPOLL_CTL_ADD, k.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: k.number})
 	if err != nil {
 		return os.NewSyscallError("epoll_ctl", err)
 	}
-	s.sockets = append(s.sockets, k)
+	s.sockets[k.number] = k
 	s.doors[k.door] = append(s.doors[k.door], k)
 	return nil
+}
+
+// freeNumber is one that no socket of s has.
+func (s *Set) freeNumber() int32 {
+	free := slices.Index(s.sockets, nil)
+	if free < 0 {
+		free = len(s.sockets)
+		s.sockets = append(s.sockets, nil)
+	}
+	return int32(free)
 }
 
 // Abandon closes all sockets of a set that was never served.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,7 +50,7 @@ type Set struct {
 	done   chan struct{} // closed when Serve has returned
 
 	// What only Serve touches once it runs.
-	sockets []*Socket // by number
+	sockets []*Socket // by number; nil where one was forsaken
 	watched []func()  // for others, by how far their numbers are below watchedNumber
 	doors   map[Door][]*Socket
 	peer    peer.Peer     // of the connection that was accepted last
@@ -126,7 +127,7 @@ func (s *Set) Serve(turn func() int) {
 				s.obey()
 			case e.Fd < 0:
 				s.watched[watchedNumber-e.Fd]()
-			default:
+			case s.sockets[e.Fd] != nil: // else it was forsaken meanwhile
 				s.burst(s.sockets[e.Fd])
 			}
 		}
@@ -254,15 +255,51 @@ func (s *Set) Shut() {
 	shut := make(chan struct{})
 	s.Order(func() {
 		for _, k := range s.sockets {
-			for left := -1; left != k.accepted; {
-				left = k.accepted
-				s.burst(k)
-			}
+			s.exhaust(k)
 		}
 		s.closeSockets()
 		close(shut)
 	})
 	<-shut
+}
+
+// exhaust accepts all that the kernel has queued for k, as far as there is room.
+func (s *Set) exhaust(k *Socket) {
+	for left := -1; k != nil && left != k.accepted; {
+		left = k.accepted
+		s.burst(k)
+	}
+}
+
+// Adopt has s wait for a socket that another set has forsaken, for door. It is
+// for Order, or a set that is not served yet. Where it fails the socket is
+// closed.
+func (s *Set) Adopt(k *Socket, door Door) error {
+	k.door, k.paused = door, false
+	if err := s.add(k); err != nil {
+		unix.Close(k.fd)
+		return err
+	}
+	return nil
+}
+
+// Forsake has s no longer wait for a socket of its own, which stays open: what
+// comes is queued by the kernel. It is for Order, or a set that is not served.
+func (s *Set) Forsake(k *Socket) {
+	unix.EpollCtl(s.set, unix.EPOLL_CTL_DEL, k.fd, nil)
+	s.sockets[k.number] = nil
+	s.doors[k.door] = slices.DeleteFunc(s.doors[k.door], func(other *Socket) bool { return other == k })
+	if len(s.doors[k.door]) == 0 {
+		delete(s.doors, k.door)
+	}
+}
+
+// Finish accepts what the kernel has queued for a socket of s already, as far
+// as there is room for it, and closes the socket. It is for Order.
+func (s *Set) Finish(k *Socket) {
+	s.exhaust(k)
+	s.Forsake(k)
+	unix.Close(k.fd)
 }
 
 // Close closes all sockets, runs what was ordered, and ends Serve, which must
@@ -276,11 +313,11 @@ func (s *Set) Close() {
 // closeSockets leaves no socket that an event could speak of.
 func (s *Set) closeSockets() {
 	for _, k := range s.sockets {
-		k.paused = true
-		unix.EpollCtl(s.set, unix.EPOLL_CTL_DEL, k.fd, nil)
-		unix.Close(k.fd)
+		if k != nil {
+			s.Forsake(k)
+			unix.Close(k.fd)
+		}
 	}
-	clear(s.doors)
 	s.shut = true
 }
 
