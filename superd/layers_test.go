@@ -21,6 +21,7 @@ var floors = map[string][]string{
 	"superd/superd/internal/config":       {},
 	"superd/superd/internal/control":      {},
 	"superd/superd/internal/event":        {},
+	"superd/superd/internal/peer":         {},
 	"superd/superd/internal/proxy":        {},
 	"superd/superd/internal/spawn/origin": {}, // of spawn alone; imports nothing at all
 
@@ -31,7 +32,6 @@ var floors = map[string][]string{
 	},
 
 	"superd/superd/internal/lobby": {},
-	"superd/superd/internal/proxy": {},
 
 	"superd/superd/internal/conn": {"superd/superd/internal/spawn", "superd/superd/internal/event", "superd/superd/internal/peer"},
 
@@ -39,7 +39,7 @@ var floors = map[string][]string{
 		"superd/etc", "superd/services",
 		"superd/superd/internal/config", "superd/superd/internal/control", "superd/superd/internal/event",
 		"superd/superd/internal/listen", "superd/superd/internal/admit", "superd/superd/internal/spawn",
-		"superd/superd/internal/conn", "superd/superd/internal/proxy",
+		"superd/superd/internal/conn", "superd/superd/internal/peer", "superd/superd/internal/lobby", "superd/superd/internal/proxy",
 	},
 	"superd/superd/bench": {"superd/services"}, // a client, and no part of the daemon
 }
