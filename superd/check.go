@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"superd/superd/internal/config"
@@ -14,7 +15,7 @@ import (
 // check reports everything that is wrong with a file on this machine: it
 // builds all that superd would build, but opens no socket, so that it can be
 // asked while superd runs. With verbose it prints as whom and inside which
-// walls each program runs.
+// walls each program runs, and who may come in.
 func check(path string, verbose bool) error {
 	c, err := load(path)
 	if err != nil {
@@ -25,10 +26,17 @@ func check(path string, verbose bool) error {
 	d := newDaemon(c, log)
 	defer d.close()
 	problems := d.compile()
+	who := newIdentities(d.engine.System())
 	for _, s := range d.services {
+		a, _ := admissionOf(s.config, who) // compile has told its problems
 		problems = append(problems, programProblems(s.config)...)
+		for _, o := range a.overrides {
+			if o.rule.Run != nil {
+				problems = append(problems, programProblems(o.service)...)
+			}
+		}
 		if verbose {
-			printWalls(s)
+			printService(s, a)
 		}
 	}
 	for _, w := range c.Warnings {
@@ -45,9 +53,9 @@ func check(path string, verbose bool) error {
 	return nil
 }
 
-func printWalls(s *service) {
+func printService(s *service, a *admission) {
 	fmt.Printf("%s:\n", s.config.Name)
-	for _, line := range s.conn.Plan.Describe() {
+	for _, line := range slices.Concat(s.conn.Plan.Describe(), a.describe()) {
 		fmt.Printf("    %s\n", line)
 	}
 }
