@@ -45,7 +45,7 @@ type service struct {
 // Enter implements listen.Door. Where nobody is looked at, a place is taken
 // first: who finds none waits where waiting is cheapest, in the kernel's queue.
 func (s *service) Enter() bool {
-	s.entered = s.gate.Direct() && s.config.Timeout.FirstByte == 0 && !s.proxied()
+	s.entered = s.gate.Direct()
 	return !s.entered || s.gate.Enter()
 }
 
