@@ -25,8 +25,9 @@ func check(path string, verbose bool) error {
 	defer log.Close(time.Second)
 	d := newDaemon(c, log)
 	defer d.close()
-	problems := d.compile()
-	for _, s := range d.services {
+	services, problems := d.compile(c)
+	d.services = services // for close
+	for _, s := range services {
 		problems = append(problems, programProblems(s.config)...)
 		for _, o := range s.admission.overrides {
 			if o.rule.Run != nil {
@@ -43,11 +44,11 @@ func check(path string, verbose bool) error {
 	if len(problems) > 0 {
 		return problems
 	}
-	services := "services"
+	noun := "services"
 	if len(c.Services) == 1 {
-		services = "service"
+		noun = "service"
 	}
-	fmt.Printf("%s: %d %s, no mistakes\n", c.Path, len(c.Services), services)
+	fmt.Printf("%s: %d %s, no mistakes\n", c.Path, len(c.Services), noun)
 	return nil
 }
 

@@ -451,10 +451,11 @@ func everyRecord(t *testing.T) map[string][]string {
 func lifeRecords(t *testing.T) map[string][]string {
 	t.Helper()
 	d := start(t, "services: {echo: {listen: \"127.0.0.1:0\", builtin: echo}}")
+	d.rewrite(1, "services: {echo: {listen: \"127.0.0.1:0\", builtin: echo, max: 7}}")
 	d.signal(syscall.SIGTERM)
 	d.ended()
 	said := map[string][]string{}
-	for _, message := range []string{"ready", "draining", "stopped"} {
+	for _, message := range []string{"ready", "changed", "reloaded", "draining", "stopped"} {
 		r := d.await(func(r record) bool { return r.is(message) })
 		said[message] = slices.DeleteFunc(slices.Collect(maps.Keys(r)), func(f string) bool { return slices.Contains(common, f) })
 	}
@@ -511,7 +512,7 @@ var (
 
 // unseen are words of steps whose errors are ignored, and of what no command
 // asks for yet.
-var unseen = []string{"cannot close descriptor 2", "cannot keep the built-in's image", "cannot block: not a network", "cannot block"}
+var unseen = []string{"cannot close descriptor 2", "cannot keep the built-in's image", "cannot block: not a network", "cannot block", "cannot open sockets:"}
 
 func TestManualHasEveryDiagnostic(t *testing.T) {
 	known := manual(t, "superd.8").section(t, "DIAGNOSTICS").prose()

@@ -119,10 +119,11 @@ func (g *guest) greet() {
 // start has the table start g's program. The descriptor goes back into the
 // window, which is where a program's own have to be.
 func (g *guest) start() {
+	o := g.override()
 	s := g.service
 	c := &s.conn
-	if rule := g.decision.Rule; rule != nil && rule.Data != nil {
-		c = &rule.Data.(*override).conn
+	if o != nil {
+		c = &o.conn
 	}
 	if s.counts {
 		g.visitor.FromSource = s.gate.Count(g.visitor.Peer.Remote.Addr())
@@ -135,6 +136,31 @@ func (g *guest) start() {
 		}
 	}
 	s.table.Start(c, g.fd, &g.visitor)
+}
+
+// override is what the rule that holds for g has it run; nil for the service's
+// own program. The rule may be of a file that was taken up after g came in: then
+// it is run by that file's service, if the thread of g starts its programs.
+func (g *guest) override() *override {
+	rule := g.decision.Rule
+	if rule == nil || rule.Data == nil {
+		return nil
+	}
+	o := rule.Data.(*override)
+	if o.owner == g.service || o.owner.hall == g.hall && g.join(o.owner) {
+		return o
+	}
+	return nil
+}
+
+// join has g belong to another generation of its service, unless that is over.
+func (g *guest) join(s *service) bool {
+	if !s.hold() {
+		return false
+	}
+	g.service.gone()
+	g.service = s
+	return true
 }
 
 // queue has g wait for a place. All that can be heard of it until then is that

@@ -24,7 +24,8 @@ type admission struct {
 type override struct {
 	rule    *config.Override // what the item says
 	service *config.Service  // as it is for them: its Env and Run are what their programs get
-	conn    conn.Service     // the service's own but for the plan, once that is compiled
+	owner   *service         // whose it is
+	conn    conn.Service     // the owner's own but for the plan, once that is compiled
 }
 
 // admissionOf looks the users and groups up that rules name. Its problems are

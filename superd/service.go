@@ -2,8 +2,9 @@ package main
 
 import (
 	"errors"
-	"net/netip"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"superd/services"
@@ -22,7 +23,6 @@ import (
 type service struct {
 	daemon    *daemon
 	config    *config.Service
-	local     []netip.AddrPort // where it listens
 	gate      *admit.Gate
 	admission *admission
 	conn      conn.Service
@@ -30,8 +30,12 @@ type service struct {
 	table     *conn.Table
 	hall      *hall // of the thread that accepts for it
 	stale     bool  // its rules could not be renewed; touched by the refreshing goroutine only
-	inherits  bool  // programs are started by the thread that has entered their walls
-	counts    bool  // programs are told how many connections their source has
+
+	guests   atomic.Int64 // who came in by it and are not over
+	retired  atomic.Bool  // another generation has taken its place
+	closed   sync.Once
+	inherits bool // programs are started by the thread that has entered their walls
+	counts   bool // programs are told how many connections their source has
 
 	image *spawn.Image // of a built-in; else nil
 
@@ -87,8 +91,9 @@ func (s *service) TurnAway(fd int, p *peer.Peer) {
 }
 
 // release gives back what start took.
-func (s *service) release(v *conn.Visitor, x *event.Exit, cause error) {
+func release(v *conn.Visitor, x *event.Exit, cause error) {
 	g := v.Host.(*guest)
+	s := g.service
 	if s.counts {
 		s.gate.Forget(v.Peer.Remote.Addr())
 	}
@@ -145,14 +150,50 @@ func (s *service) refreshImage() {
 	}
 }
 
+// retire has s end with the last of its guests: no further ones come.
+func (s *service) retire() {
+	s.retired.Store(true)
+	if s.guests.Load() == 0 {
+		s.close()
+	}
+}
+
+// hold keeps s from ending until gone, unless that is too late.
+func (s *service) hold() bool {
+	s.guests.Add(1)
+	if s.retired.Load() {
+		s.gone()
+		return false
+	}
+	return true
+}
+
+// gone notes that a guest of s is over.
+func (s *service) gone() {
+	if s.guests.Add(-1) == 0 && s.retired.Load() {
+		s.close()
+	}
+}
+
 // close frees what s was built of, once nobody uses it.
 func (s *service) close() {
+	s.closed.Do(func() {
+		for _, p := range s.plans {
+			p.Close()
+		}
+		if s.image != nil {
+			s.image.Close()
+		}
+	})
+}
+
+// refreshRules renews what s's programs are confined to, where that leads to
+// other files than before.
+func (s *service) refreshRules() (err error) {
 	for _, p := range s.plans {
-		p.Close()
+		err = errors.Join(err, p.Refresh())
 	}
-	if s.image != nil {
-		s.image.Close()
-	}
+	return err
 }
 
 // newImage builds the program of a built-in service; nil for one that runs a

@@ -92,7 +92,7 @@ func (s *Set) open(l *config.Listener, addr netip.AddrPort, door Door) (*Socket,
 	if fd, err = s.above(fd); err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	k := &Socket{fd: fd, door: door, any: addr.Addr().IsUnspecified()}
+	k := &Socket{fd: fd, door: door, listener: l, any: addr.Addr().IsUnspecified()}
 	if err = configure(fd, l, addr); err == nil {
 		err = k.listen(l, addr)
 	}
@@ -107,16 +107,21 @@ func (k *Socket) listen(l *config.Listener, addr netip.AddrPort) error {
 	if err := unix.Bind(k.fd, sockaddr(addr)); err != nil {
 		return os.NewSyscallError("bind", err)
 	}
-	backlog := l.Backlog
-	if backlog == 0 {
-		backlog = math.MaxInt32 // the kernel makes it net.core.somaxconn
-	}
-	if err := unix.Listen(k.fd, backlog); err != nil {
+	if err := unix.Listen(k.fd, backlogOf(l)); err != nil {
 		return os.NewSyscallError("listen", err)
 	}
 	var err error
 	k.local, err = boundTo(k.fd)
 	return err
+}
+
+// backlogOf is what listen(2) is told; the kernel lowers it to
+// net.core.somaxconn.
+func backlogOf(l *config.Listener) int {
+	if l.Backlog == 0 {
+		return math.MaxInt32
+	}
+	return l.Backlog
 }
 
 // configure sets the options of a listening socket; connections inherit those

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"superd/superd/internal/config"
 	"superd/superd/internal/peer"
 )
 
@@ -63,12 +64,16 @@ type Set struct {
 type Socket struct {
 	fd       int
 	number   int32 // its place in the set's list
+	listener *config.Listener
 	door     Door
 	local    netip.AddrPort
 	accepted int  // connections so far; touched by Serve only
 	any      bool // bound to all addresses: each connection has its own local one
 	paused   bool // not waited for; touched by Serve only
 }
+
+// Listener is what the socket was made from, as Open was given it.
+func (s *Socket) Listener() *config.Listener { return s.listener }
 
 // Local is the address that the socket is really bound to.
 func (s *Socket) Local() netip.AddrPort { return s.local }
