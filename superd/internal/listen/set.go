@@ -36,6 +36,7 @@ type Set struct {
 
 	mu     sync.Mutex
 	orders []func() // for Serve to run; guarded by mu
+	freed  bool     // the descriptors are no longer the set's; guarded by mu
 	woken  atomic.Bool
 	done   chan struct{} // closed when Serve has returned
 
@@ -205,10 +206,7 @@ func scarce(err error) bool {
 func (s *Set) Close() {
 	s.order(func() {
 		for _, k := range s.sockets {
-			for left := -1; left != k.accepted; {
-				left = k.accepted
-				s.burst(k)
-			}
+			s.takeQueue(k)
 		}
 		s.closing = true
 	})
@@ -218,6 +216,9 @@ func (s *Set) Close() {
 
 // free closes all descriptors of a set that nobody serves.
 func (s *Set) free() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.freed = true
 	for _, k := range s.sockets {
 		unix.Close(k.fd)
 	}
@@ -225,10 +226,15 @@ func (s *Set) free() {
 	unix.Close(s.waker)
 }
 
+// order has Serve run f. After the set's end it does nothing: connections end
+// later than their listening sockets, and make room nobody waits for.
 func (s *Set) order(f func()) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.freed {
+		return
+	}
 	s.orders = append(s.orders, f)
-	s.mu.Unlock()
 	if !s.woken.Swap(true) {
 		one := [8]byte{0: 1}
 		unix.Write(s.waker, one[:])
