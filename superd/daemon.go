@@ -14,6 +14,7 @@ import (
 	"superd/superd/internal/admit"
 	"superd/superd/internal/config"
 	"superd/superd/internal/conn"
+	"superd/superd/internal/control"
 	"superd/superd/internal/event"
 	"superd/superd/internal/listen"
 	"superd/superd/internal/spawn"
@@ -28,6 +29,7 @@ type daemon struct {
 	sets     [2]*listen.Set // the second one's thread has entered the common walls
 	house    *admit.House
 	services []*service
+	operator *operator
 	serving  bool           // Watch and Serve have been started
 	stops    chan os.Signal // TERM and INT, in order
 }
@@ -50,7 +52,7 @@ func run(path string) error {
 	if err := d.open(); err != nil {
 		return err
 	}
-	d.stops = hearSignals(log) // before anybody is told that superd is ready
+	d.stops = d.hearSignals() // before anybody is told that superd is ready
 	return d.serve()
 }
 
@@ -58,6 +60,7 @@ func run(path string) error {
 func newDaemon(c *config.Config, log *event.Log) *daemon {
 	d := &daemon{config: c, log: log, engine: spawn.NewEngine()}
 	d.house = admit.NewHouse(admit.Limits{Max: d.room()}, nil)
+	d.operator = newOperator(d)
 	return d
 }
 
@@ -78,6 +81,7 @@ func (d *daemon) open() (err error) {
 		}
 	}
 	problems := append(d.compile(), d.openSockets()...)
+	problems = append(problems, d.operator.open()...)
 	if len(problems) > 0 {
 		return problems
 	}
@@ -173,7 +177,7 @@ func (d *daemon) room() int {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return d.config.Limits.Max
 	}
-	own := uint64(d.engine.Window() + conn.MostLingering() + 16)
+	own := uint64(d.engine.Window() + conn.MostLingering() + control.MostDescriptors() + 16)
 	for _, c := range d.config.Services {
 		own += uint64(len(c.Listen) + 1)
 	}
@@ -220,11 +224,14 @@ func (d *daemon) serve() error {
 	}
 	d.announce()
 	d.serving = true
+	d.operator.serve()
 	go d.table.Watch()                      // ends with close
 	go d.sets[plain].Serve(d.engine.Settle) // ends with stopAccepting
 	close(begin)
 	defer d.keepRulesFresh()()
-	switch <-d.stops {
+	how := <-d.stops
+	d.operator.enter(leaving)
+	switch how {
 	case unix.SIGTERM:
 		d.drain()
 	default:
@@ -300,7 +307,7 @@ func (d *daemon) stopAccepting() {
 }
 
 // hearSignals returns the signals that stop superd, and answers the others.
-func hearSignals(log *event.Log) (stops chan os.Signal) {
+func (d *daemon) hearSignals() (stops chan os.Signal) {
 	stops = make(chan os.Signal, 8)
 	signal.Notify(stops, unix.SIGTERM, unix.SIGINT)
 	// A reader of our output that goes away is no reason to die (SIGPIPE).
@@ -309,7 +316,11 @@ func hearSignals(log *event.Log) (stops chan os.Signal) {
 	signal.Notify(others, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
 	go func() { // ends with superd
 		for s := range others {
-			log.Warn(unix.SignalName(s.(unix.Signal)) + " is not supported yet; nothing was changed")
+			if s == unix.SIGUSR1 {
+				d.operator.logStatus()
+				continue
+			}
+			d.log.Warn(unix.SignalName(s.(unix.Signal)) + " is not supported yet; nothing was changed")
 		}
 	}()
 	return stops
@@ -345,6 +356,7 @@ func (d *daemon) drain() {
 const (
 	reasonDrain = "drain"
 	reasonStop  = "stop"
+	reasonKill  = "kill" // of a connection that superd was told to end
 )
 
 // stopTime is how long programs have from TERM to KILL when superd is to stop
@@ -364,6 +376,7 @@ func (d *daemon) close() {
 			set.Abandon()
 		}
 	}
+	d.operator.close()
 	if d.table != nil && d.serving {
 		d.table.Close()
 	}
