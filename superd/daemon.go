@@ -15,6 +15,7 @@ import (
 	"superd/superd/internal/admit"
 	"superd/superd/internal/config"
 	"superd/superd/internal/conn"
+	"superd/superd/internal/control"
 	"superd/superd/internal/event"
 	"superd/superd/internal/listen"
 	"superd/superd/internal/spawn"
@@ -22,26 +23,30 @@ import (
 
 // A daemon is superd at work: the one place where all parts meet.
 type daemon struct {
-	config  *config.Config
-	log     *event.Log
-	engine  *spawn.Engine
-	table   *conn.Table
-	path    string         // of the file, as it was named; "" for the system's
-	sets    [2]*listen.Set // the second one's thread has entered the common walls
-	halls   [2]*hall       // of the sets
-	sites   []*site        // where superd listens; touched by the serving goroutine only
-	house   *admit.House
-	called  chan struct{} // the house has something to tell
-	begin   time.Time
-	serving bool // Watch and Serve have been started
-	entered bool // the second set's thread has entered the common walls
+	config   *config.Config
+	log      *event.Log
+	engine   *spawn.Engine
+	table    *conn.Table
+	path     string         // of the file, as it was named; "" for the system's
+	sets     [2]*listen.Set // the second one's thread has entered the common walls
+	halls    [2]*hall       // of the sets
+	house    *admit.House
+	called   chan struct{} // the house has something to tell
+	operator *operator
+	begin    time.Time
+	serving  bool // Watch and Serve have been started
+	entered  bool // the second set's thread has entered the common walls
 
 	mu         sync.Mutex
 	services   []*service // of the present generation; guarded by mu
+	sites      []*site    // where superd listens; guarded by mu
 	generation int        // how many files have been taken up; guarded by mu
+	loaded     time.Time  // when the last one was; guarded by mu
 
 	stops   chan os.Signal // TERM and INT, in order
 	hangups chan os.Signal // HUP
+	tasks   chan func()    // for the serving goroutine
+	leaving chan struct{}  // closed when that takes no more tasks
 }
 
 // run is the verb: it returns when superd has stopped in order, or the reason
@@ -63,14 +68,16 @@ func run(path string) error {
 	if err := d.open(); err != nil {
 		return err
 	}
-	d.stops, d.hangups = hearSignals(log) // before anybody is told that superd is ready
+	d.stops, d.hangups = d.hearSignals() // before anybody is told that superd is ready
 	return d.serve()
 }
 
 // newDaemon is a superd that has done nothing yet.
 func newDaemon(c *config.Config, log *event.Log) *daemon {
-	d := &daemon{config: c, log: log, engine: spawn.NewEngine(), called: make(chan struct{}, 1), begin: time.Now()}
+	d := &daemon{config: c, log: log, engine: spawn.NewEngine(), called: make(chan struct{}, 1), begin: time.Now(),
+		tasks: make(chan func()), leaving: make(chan struct{})}
 	d.house = admit.NewHouse(admit.Limits{}, d.call)
+	d.operator = newOperator(d)
 	return d
 }
 
@@ -100,6 +107,9 @@ func (d *daemon) open() (err error) {
 		}
 	}
 	first, problems := d.prepare(d.config)
+	if problems = append(problems, d.operator.open()...); len(problems) > 0 && first != nil {
+		first.abandon()
+	}
 	if len(problems) > 0 {
 		return problems
 	}
@@ -129,7 +139,7 @@ func (d *daemon) room(c *config.Config) int {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return c.Limits.Max
 	}
-	own := uint64(d.engine.Window() + conn.MostLingering() + mostGuests() + 16)
+	own := uint64(d.engine.Window() + conn.MostLingering() + mostGuests() + control.MostDescriptors() + 16)
 	for _, c := range c.Services {
 		own += uint64(len(c.Listen) + 1)
 	}
@@ -174,12 +184,14 @@ func (d *daemon) serve() error {
 	}
 	d.announce()
 	d.serving = true
+	d.operator.serve()
 	go d.table.Watch()                          // ends with close
 	go d.sets[plain].Serve(d.halls[plain].turn) // ends with close
 	endUsher := inBackground(d.usher)
 	close(begin)
 	defer inBackground(d.lookAround)()
-	stop := d.obeySignals()
+	stop := d.obey()
+	d.operator.enter(phaseLeaving)
 	d.stopAccepting(endUsher)
 	if stop == unix.SIGTERM {
 		d.drain()
@@ -222,29 +234,45 @@ func (d *daemon) confine() (begin chan struct{}, err error) {
 	return begin, <-entered
 }
 
-// obeySignals changes superd as it is told, until it is to stop; it returns the
-// signal that says how.
-func (d *daemon) obeySignals() os.Signal {
+// obey changes superd as it is told, until it is to stop; it returns the signal
+// that says how.
+func (d *daemon) obey() os.Signal {
+	defer close(d.leaving)
 	for {
 		select {
 		case stop := <-d.stops:
 			return stop
 		case <-d.hangups:
 			d.reloadForSignal()
+		case task := <-d.tasks:
+			task()
 		}
 	}
 }
 
-// betweenLooks is how long a file that was replaced, by a package upgrade, say,
+// do has the serving goroutine run f, and waits for that; false where superd is
+// about to stop.
+func (d *daemon) do(f func()) bool {
+	done := make(chan struct{})
+	select {
+	case d.tasks <- func() { f(); close(done) }:
+		<-done
+		return true
+	case <-d.leaving:
+		return false
+	}
+}
+
+// lookEvery is how long a file that was replaced, by a package upgrade, say,
 // can be refused to confined programs. The kernel computes the load average as
 // often.
-const betweenLooks = 5 * time.Second
+const lookEvery = 5 * time.Second
 
 // lookAround keeps up with the machine, from time to time, until quit is
 // closed: whether the paths that programs are confined to lead to other files,
 // and how high its load is.
 func (d *daemon) lookAround(quit <-chan struct{}) {
-	ticker := time.NewTicker(betweenLooks)
+	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	for {
 		d.lookAtLoad()
@@ -257,17 +285,10 @@ func (d *daemon) lookAround(quit <-chan struct{}) {
 	}
 }
 
-// present are the services of this generation.
-func (d *daemon) present() []*service {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.services
-}
-
 // refreshRules says once what keeps the rules of a service from being made
 // anew; the old ones stay.
 func (d *daemon) refreshRules() {
-	for _, s := range d.present() {
+	for _, s := range d.present().services {
 		if !s.hold() {
 			continue // it has gone meanwhile
 		}
@@ -289,7 +310,7 @@ func (d *daemon) stopAccepting(endUsher func()) {
 		}
 	}()
 	for _, set := range d.sets {
-		set.Shut()
+		set.ShutAll()
 	}
 	d.house.Drain()
 	endUsher()
@@ -299,7 +320,7 @@ func (d *daemon) stopAccepting(endUsher func()) {
 }
 
 // hearSignals returns the signals that stop superd, and answers the others.
-func hearSignals(log *event.Log) (stops, hangups chan os.Signal) {
+func (d *daemon) hearSignals() (stops, hangups chan os.Signal) {
 	stops = make(chan os.Signal, 8)
 	signal.Notify(stops, unix.SIGTERM, unix.SIGINT)
 	// A reader of our output that goes away is no reason to die (SIGPIPE).
@@ -310,7 +331,11 @@ func hearSignals(log *event.Log) (stops, hangups chan os.Signal) {
 	signal.Notify(others, unix.SIGUSR1, unix.SIGUSR2)
 	go func() { // ends with superd
 		for s := range others {
-			log.Warn(unix.SignalName(s.(unix.Signal)) + " is not supported yet; nothing was changed")
+			if s == unix.SIGUSR1 {
+				d.operator.logStatus()
+				continue
+			}
+			d.log.Warn(unix.SignalName(s.(unix.Signal)) + " is not supported yet; nothing was changed")
 		}
 	}()
 	return stops, hangups
@@ -345,6 +370,7 @@ func (d *daemon) drain() {
 const (
 	reasonDrain = "drain"
 	reasonStop  = "stop"
+	reasonKill  = "kill" // of a connection that superd was told to end
 )
 
 // stopTime is how long programs have from TERM to KILL when superd is to stop
@@ -372,6 +398,7 @@ func (d *daemon) close() {
 			d.halls[i].close()
 		}
 	}
+	d.operator.close()
 	if d.table != nil && d.serving {
 		d.table.Close()
 	}

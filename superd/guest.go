@@ -50,7 +50,7 @@ const (
 	awaitsByte                   // the client has to say something
 	awaitsPlace                  // House.Next will tell
 	gone                         // it left in the moment in which House.Next told
-	leaving                      // it was turned away, and may read why
+	dismissed                    // it was turned away, and may read why
 )
 
 // seat begins with a guest for whom a place was taken before it was accepted.
@@ -204,7 +204,7 @@ func (g *guest) Ready(events uint32) {
 		g.readByte()
 	case awaitsPlace:
 		g.hears(events)
-	case leaving:
+	case dismissed:
 		g.seeOut()
 	}
 }
@@ -216,7 +216,7 @@ func (g *guest) Late() {
 		g.refuseHeader(errNoHeader)
 	case awaitsByte:
 		g.silent()
-	case leaving:
+	case dismissed:
 		g.finish()
 	}
 }
@@ -379,7 +379,7 @@ func (g *guest) seeOff() {
 		h.leaving.first.finish()
 	}
 	h.leaving.add(g)
-	if g.await(leaving, unix.EPOLLIN|unix.EPOLLRDHUP, farewell) != nil {
+	if g.await(dismissed, unix.EPOLLIN|unix.EPOLLRDHUP, farewell) != nil {
 		g.finish()
 	}
 }

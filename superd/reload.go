@@ -7,6 +7,7 @@ import (
 
 	"superd/superd/internal/admit"
 	"superd/superd/internal/config"
+	"superd/superd/internal/control"
 	"superd/superd/internal/event"
 	"superd/superd/internal/listen"
 )
@@ -177,19 +178,62 @@ func (d *daemon) on(set int, do func()) {
 func (d *daemon) adopt(g *generation) {
 	before := d.services
 	d.openGates(g, before)
+	d.operator.beginAnew()
 	d.move(g)
 	d.house.SetLimits(admit.Limits{Max: d.room(g.config), MaxLoad: g.config.Limits.MaxLoad}, d.now())
 	d.mu.Lock()
-	d.config, d.services = g.config, g.services
+	d.config, d.services, d.sites = g.config, g.services, g.sites
+	d.loaded = time.Now()
 	d.generation++
+	d.date(before)
 	d.mu.Unlock()
-	d.sites = g.sites
 	for _, s := range before {
-		if now := find(g.services, s.config.Name); now == nil {
+		if find(g.services, s.config.Name) == nil {
 			s.gate.Close()
 		}
 		s.retire()
 	}
+}
+
+// date notes since when the services are as they are.
+func (d *daemon) date(before []*service) {
+	for _, s := range d.services {
+		s.generation, s.since = d.generation, d.loaded
+		if old := find(before, s.config.Name); old != nil && len(s.config.Changes(old.config)) == 0 {
+			s.generation, s.since = old.generation, old.since
+		}
+	}
+}
+
+// A present is what superd serves by now.
+type present struct {
+	config     *config.Config
+	services   []*service
+	local      map[*service][]string // where they listen
+	generation int
+	loaded     time.Time
+}
+
+// present is what superd serves by now. Any goroutine may ask.
+func (d *daemon) present() present {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := present{d.config, d.services, map[*service][]string{}, d.generation, d.loaded}
+	for _, s := range d.sites {
+		p.local[s.service] = append(p.local[s.service], s.socket.Local().String())
+	}
+	return p
+}
+
+// shut closes the sockets of a service after it has taken who stands in their
+// queues, and turns away who has no program yet. A reload opens them again. The
+// serving goroutine calls it.
+func (d *daemon) shut(s *service) {
+	s.hall.set.Shut(s)
+	s.gate.Drain(true)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sites = slices.DeleteFunc(slices.Clone(d.sites), func(x *site) bool { return x.service == s })
 }
 
 // openGates gives each service the way in that it had before, under the new
@@ -198,6 +242,7 @@ func (d *daemon) openGates(g *generation, before []*service) {
 	for _, s := range g.services {
 		if old := find(before, s.config.Name); old != nil {
 			s.gate = old.gate
+			s.gate.Drain(false) // what drained by order is wanted again
 			s.gate.SetPolicy(s.admission.policy, d.now())
 			continue
 		}
@@ -271,50 +316,34 @@ func (d *daemon) settle(s *site, set *listen.Set) {
 	}
 }
 
-// A report says what a reload has changed.
-type report struct {
-	Generation int       `json:"generation"`
-	File       string    `json:"file"`
-	Added      []string  `json:"added"`
-	Removed    []string  `json:"removed"`
-	Changed    []changed `json:"changed"`
-	Warnings   []string  `json:"warnings"`
-}
-
-// changed is what the file says otherwise of one service.
-type changed struct {
-	Service string   `json:"service"`
-	Keys    []string `json:"keys"`
-}
-
 // reload takes up the file anew, or leaves everything as it is. The serving
 // goroutine calls it.
-func (d *daemon) reload() (*report, error) {
+func (d *daemon) reload() (r control.Report, err error) {
 	begin := time.Now()
 	c, err := load(d.path)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
 	g, problems := d.prepare(c)
 	if len(problems) > 0 {
-		return nil, problems
+		return r, problems
 	}
-	r := d.compare(g)
+	r = d.compare(g)
 	d.adopt(g)
 	r.Generation = d.generation
-	d.tell(r, g, time.Since(begin))
+	d.tell(&r, g, time.Since(begin))
 	return r, nil
 }
 
 // compare says what is different in a generation.
-func (d *daemon) compare(g *generation) *report {
-	r := &report{File: g.config.Path, Added: []string{}, Removed: []string{}, Changed: []changed{}, Warnings: []string{}}
+func (d *daemon) compare(g *generation) control.Report {
+	r := control.Report{Added: []string{}, Removed: []string{}, Changed: []control.Change{}, Warnings: []string{}}
 	for _, s := range g.services {
 		old := find(d.services, s.config.Name)
 		if old == nil {
 			r.Added = append(r.Added, s.config.Name)
 		} else if keys := s.config.Changes(old.config); len(keys) > 0 {
-			r.Changed = append(r.Changed, changed{s.config.Name, keys})
+			r.Changed = append(r.Changed, control.Change{Service: s.config.Name, Keys: keys})
 		}
 	}
 	for _, s := range d.services {
@@ -329,7 +358,7 @@ func (d *daemon) compare(g *generation) *report {
 }
 
 // tell logs what a reload has changed.
-func (d *daemon) tell(r *report, g *generation, took time.Duration) {
+func (d *daemon) tell(r *control.Report, g *generation, took time.Duration) {
 	for _, w := range r.Warnings {
 		d.log.Warn(w)
 	}
@@ -341,7 +370,7 @@ func (d *daemon) tell(r *report, g *generation, took time.Duration) {
 	for _, c := range r.Changed {
 		d.log.Info("changed", event.F("service", c.Service), event.F("keys", c.Keys))
 	}
-	d.log.Info("reloaded", event.F("file", r.File), event.F("generation", r.Generation), event.F("services", len(g.services)),
+	d.log.Info("reloaded", event.F("file", g.config.Path), event.F("generation", r.Generation), event.F("services", len(g.services)),
 		event.F("added", r.Added), event.F("removed", r.Removed), event.F("changed", len(r.Changed)), event.F("duration_ms", took.Milliseconds()))
 }
 

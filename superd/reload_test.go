@@ -220,3 +220,40 @@ func TestReloadOfLimits(t *testing.T) {
 	second.Close()
 	c.Close()
 }
+
+// The verb says what has changed, or what is wrong and where.
+func TestReloadByOrder(t *testing.T) {
+	t.Parallel()
+	a := startAsked(t, several("a", `listen: "127.0.0.1:0", builtin: greeting, text: before`))
+	good, err := os.ReadFile(a.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(from, to string) {
+		t.Helper()
+		if err := os.WriteFile(a.config(), []byte(strings.ReplaceAll(string(good), from, to)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("before", "after")
+	if got, want := a.told("reload"), "changed a\n    text: before -> after\ngeneration 2\n"; got != want {
+		t.Errorf("it says %q, not %q", got, want)
+	}
+	if got := a.ask("a", ""); got != "after" {
+		t.Errorf("the service says %q", got)
+	}
+	write("text: before", "txet: before, max: 0")
+	code, out, complaints := a.tell("reload")
+	if code != 1 || out != "" || strings.Count(complaints, "\n") != 2 || !strings.Contains(complaints, "services.a.txet: unknown key (did you mean text?)\n") {
+		t.Errorf("it ends with %d, %q and\n%s", code, out, complaints)
+	}
+	a.told("drain", "a")
+	write("", "")
+	if got := a.told("reload"); got != "changed a\n    text: after -> before\ngeneration 3\n" {
+		t.Errorf("it says %q", got)
+	}
+	addresses := a.addresses("a") // of a port of the kernel's choice the second is another
+	if err := visitOnce(addresses[len(addresses)-1], askFor("", "before")); err != nil {
+		t.Errorf("after a drain and a reload: %v", err)
+	}
+}

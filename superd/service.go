@@ -31,6 +31,9 @@ type service struct {
 	hall      *hall // of the thread that accepts for it
 	stale     bool  // its rules could not be renewed; touched by the refreshing goroutine only
 
+	generation int       // of the file, that has brought it
+	since      time.Time // when that was
+
 	guests   atomic.Int64 // who came in by it and are not over
 	retired  atomic.Bool  // another generation has taken its place
 	closed   sync.Once

@@ -209,7 +209,7 @@ func TestSignalsWithoutMeaning(t *testing.T) {
 	t.Parallel()
 	d := start(t, one("cat", "run: /bin/cat")+"\ndrain: 1h")
 	c := d.held("cat")
-	signals := map[string]syscall.Signal{"SIGUSR1": syscall.SIGUSR1, "SIGUSR2": syscall.SIGUSR2}
+	signals := map[string]syscall.Signal{"SIGUSR2": syscall.SIGUSR2}
 	tell := func(n int) {
 		for name, s := range signals {
 			d.signal(s)

@@ -47,6 +47,7 @@ type Set struct {
 
 	mu     sync.Mutex
 	orders []func() // for Serve to run; guarded by mu
+	freed  bool     // the descriptors are no longer the set's; guarded by mu
 	woken  atomic.Bool
 	done   chan struct{} // closed when Serve has returned
 
@@ -253,27 +254,19 @@ func scarce(err error) bool {
 		errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
 }
 
-// Shut accepts what the kernel has queued already, as far as there is room for
-// it, and closes all sockets. Serve, which must be running, goes on for those
+// ShutAll accepts what the kernel has queued already, as far as there is room
+// for it, and closes all sockets. Serve, which must be running, goes on for those
 // who were let in.
-func (s *Set) Shut() {
+func (s *Set) ShutAll() {
 	shut := make(chan struct{})
 	s.Order(func() {
 		for _, k := range s.sockets {
-			s.exhaust(k)
+			s.takeQueue(k)
 		}
 		s.closeSockets()
 		close(shut)
 	})
 	<-shut
-}
-
-// exhaust accepts all that the kernel has queued for k, as far as there is room.
-func (s *Set) exhaust(k *Socket) {
-	for left := -1; k != nil && left != k.accepted; {
-		left = k.accepted
-		s.burst(k)
-	}
 }
 
 // Adopt has s wait for a socket that another set has forsaken, for door. It is
@@ -302,7 +295,7 @@ func (s *Set) Forsake(k *Socket) {
 // Finish accepts what the kernel has queued for a socket of s already, as far
 // as there is room for it, and closes the socket. It is for Order.
 func (s *Set) Finish(k *Socket) {
-	s.exhaust(k)
+	s.takeQueue(k)
 	s.Forsake(k)
 	unix.Close(k.fd)
 }
@@ -328,6 +321,9 @@ func (s *Set) closeSockets() {
 
 // free closes all descriptors of a set that nobody serves.
 func (s *Set) free() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.freed = true
 	if !s.shut {
 		s.closeSockets()
 	}
@@ -336,11 +332,16 @@ func (s *Set) free() {
 	unix.Close(s.reserve)
 }
 
-// Order has Serve run f, between connections.
+// Order has Serve run f, between connections. After the set's end it does
+// nothing: connections end later than their listening sockets, and make room
+// nobody waits for.
 func (s *Set) Order(f func()) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.freed {
+		return
+	}
 	s.orders = append(s.orders, f)
-	s.mu.Unlock()
 	if !s.woken.Swap(true) {
 		one := [8]byte{0: 1}
 		unix.Write(s.waker, one[:])

@@ -1,0 +1,44 @@
+package listen
+
+import (
+	"time"
+)
+
+// Shut takes what the kernel has queued for door already, as far as there is
+// room for it, closes its sockets and returns. Serve must be running, or have
+// returned.
+func (s *Set) Shut(door Door) {
+	shut := make(chan struct{})
+	s.Order(func() {
+		for len(s.doors[door]) > 0 {
+			s.Finish(s.doors[door][0])
+		}
+		close(shut)
+	})
+	select {
+	case <-shut:
+	case <-s.done:
+	}
+}
+
+// takeQueue accepts all that waits at a socket, as far as there is room.
+func (s *Set) takeQueue(k *Socket) {
+	for left := -1; k != nil && left != k.accepted; {
+		left = k.accepted
+		s.burst(k)
+	}
+}
+
+// Answers tells whether Serve does its work, given that much time to show it.
+func (s *Set) Answers(within time.Duration) bool {
+	answer := make(chan struct{})
+	s.Order(func() { close(answer) })
+	patience := time.NewTimer(within)
+	defer patience.Stop()
+	select {
+	case <-answer:
+		return true
+	case <-patience.C:
+		return false
+	}
+}
