@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"superd/superd/internal/config"
@@ -14,7 +15,7 @@ import (
 // check reports everything that is wrong with a file on this machine: it
 // builds all that superd would build, but opens no socket, so that it can be
 // asked while superd runs. With verbose it prints as whom and inside which
-// walls each program runs.
+// walls each program runs, and who may come in.
 func check(path string, verbose bool) error {
 	c, err := load(path)
 	if err != nil {
@@ -24,11 +25,17 @@ func check(path string, verbose bool) error {
 	defer log.Close(time.Second)
 	d := newDaemon(c, log)
 	defer d.close()
-	problems := d.compile()
-	for _, s := range d.services {
+	services, problems := d.compile(c)
+	d.services = services // for close
+	for _, s := range services {
 		problems = append(problems, programProblems(s.config)...)
+		for _, o := range s.admission.overrides {
+			if o.rule.Run != nil {
+				problems = append(problems, programProblems(o.service)...)
+			}
+		}
 		if verbose {
-			printWalls(s)
+			printService(s)
 		}
 	}
 	for _, w := range c.Warnings {
@@ -37,17 +44,17 @@ func check(path string, verbose bool) error {
 	if len(problems) > 0 {
 		return problems
 	}
-	services := "services"
+	noun := "services"
 	if len(c.Services) == 1 {
-		services = "service"
+		noun = "service"
 	}
-	fmt.Printf("%s: %d %s, no mistakes\n", c.Path, len(c.Services), services)
+	fmt.Printf("%s: %d %s, no mistakes\n", c.Path, len(c.Services), noun)
 	return nil
 }
 
-func printWalls(s *service) {
+func printService(s *service) {
 	fmt.Printf("%s:\n", s.config.Name)
-	for _, line := range s.conn.Plan.Describe() {
+	for _, line := range slices.Concat(s.conn.Plan.Describe(), s.admission.describe()) {
 		fmt.Printf("    %s\n", line)
 	}
 }

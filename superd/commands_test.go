@@ -46,6 +46,42 @@ var commandLines = map[string][]string{
 		"connect",
 		"connect one two",
 		"connect -x",
+		"status extra",
+		"status --socket",
+		"status --socket ''",
+		"status -c ''",
+		"ps -x",
+		"reload now",
+		"upgrade now",
+		"drain one two",
+		"drain ''",
+		"drain --limit soon",
+		"drain --limit=-1s",
+		"stop echo",
+		"kill",
+		"kill one two",
+		"kill one --service two",
+		"kill --source nowhere",
+		"block",
+		"block nowhere",
+		"block 10.0.0.0/33",
+		"block 10.0.0.0/8 --for soon",
+		"block 10.0.0.0/8 --for=-1h",
+		"unblock",
+		"unblock fe80::1%eth0",
+	},
+	"nobody": {
+		"status --socket none",
+		"ps --json --socket none",
+		"ps --watch --socket none",
+		"reload --socket none",
+		"drain --socket none",
+		"upgrade --socket none",
+		"stop --now --socket none",
+		"kill 1 --socket none",
+		"block 10.0.0.0/8 --for 1h --socket none",
+		"unblock 10.0.0.0/8 --socket none",
+		"status -c elsewhere.yaml",
 	},
 	"failure": {
 		"run -c none.yaml",
@@ -58,6 +94,8 @@ var commandLines = map[string][]string{
 		"connect nowhere",
 		"connect 70000",
 		"connect unix:none",
+		"status -c none.yaml",
+		"status -c worse.yaml",
 	},
 	"success": {
 		"check -c good.yaml",
@@ -74,10 +112,19 @@ var commandLines = map[string][]string{
 		"check -h",
 		"connect --help",
 		"version --help",
+		"status --help",
+		"ps --help",
+		"reload --help",
+		"drain --help",
+		"upgrade --help",
+		"stop --help",
+		"kill --help",
+		"block --help",
+		"unblock --help",
 	},
 }
 
-var exitCodes = map[string]int{"success": 0, "failure": 1, "wrong use": 2}
+var exitCodes = map[string]int{"success": 0, "failure": 1, "wrong use": 2, "nobody": 3}
 
 func TestCommandLines(t *testing.T) {
 	t.Parallel()
@@ -85,6 +132,7 @@ func TestCommandLines(t *testing.T) {
 	writeFile(t, dir, "good.yaml", one("cat", "run: /bin/cat")+"\n", 0o644)
 	writeFile(t, dir, "bad.yaml", "services:\n  cat: {listen: 0, rum: /bin/cat}\n  dog: {lisen: 0, builtin: bark}\n", 0o644)
 	writeFile(t, dir, "worse.yaml", "services: [\n", 0o644)
+	writeFile(t, dir, "elsewhere.yaml", "control: {path: /nowhere/superd.sock}\n", 0o644)
 	for kind, lines := range commandLines {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
@@ -147,7 +195,7 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 	_, out, _ := finished(t, superd("--generate-shell-completion"))
-	for _, verb := range []string{"run", "check", "connect", "version"} {
+	for _, verb := range []string{"run", "check", "connect", "status", "ps", "reload", "drain", "upgrade", "stop", "kill", "block", "unblock", "version"} {
 		if !strings.Contains("\n"+out, "\n"+verb) {
 			t.Errorf("%s is not proposed in %q", verb, out)
 		}

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"os"
 	"os/signal"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +15,7 @@ import (
 	"superd/superd/internal/admit"
 	"superd/superd/internal/config"
 	"superd/superd/internal/conn"
+	"superd/superd/internal/control"
 	"superd/superd/internal/event"
 	"superd/superd/internal/listen"
 	"superd/superd/internal/spawn"
@@ -26,14 +27,26 @@ type daemon struct {
 	log      *event.Log
 	engine   *spawn.Engine
 	table    *conn.Table
+	path     string         // of the file, as it was named; "" for the system's
 	sets     [2]*listen.Set // the second one's thread has entered the common walls
 	halls    [2]*hall       // of the sets
 	house    *admit.House
 	called   chan struct{} // the house has something to tell
+	operator *operator
 	begin    time.Time
-	services []*service
-	serving  bool           // Watch and Serve have been started
-	stops    chan os.Signal // TERM and INT, in order
+	serving  bool // Watch and Serve have been started
+	entered  bool // the second set's thread has entered the common walls
+
+	mu         sync.Mutex
+	services   []*service // of the present generation; guarded by mu
+	sites      []*site    // where superd listens; guarded by mu
+	generation int        // how many files have been taken up; guarded by mu
+	loaded     time.Time  // when the last one was; guarded by mu
+
+	stops   chan os.Signal // TERM and INT, in order
+	hangups chan os.Signal // HUP
+	tasks   chan func()    // for the serving goroutine
+	leaving chan struct{}  // closed when that takes no more tasks
 }
 
 // run is the verb: it returns when superd has stopped in order, or the reason
@@ -50,18 +63,21 @@ func run(path string) error {
 	log := event.Open(os.Stderr, event.Options{Level: c.Log.Level, Format: c.Log.Format})
 	defer log.Close(time.Second)
 	d := newDaemon(c, log)
+	d.path = path
 	defer d.close()
 	if err := d.open(); err != nil {
 		return err
 	}
-	d.stops = hearSignals(log) // before anybody is told that superd is ready
+	d.stops, d.hangups = d.hearSignals() // before anybody is told that superd is ready
 	return d.serve()
 }
 
 // newDaemon is a superd that has done nothing yet.
 func newDaemon(c *config.Config, log *event.Log) *daemon {
-	d := &daemon{config: c, log: log, engine: spawn.NewEngine(), called: make(chan struct{}, 1), begin: time.Now()}
-	d.house = admit.NewHouse(admit.Limits{Max: d.room(), MaxLoad: c.Limits.MaxLoad}, d.call)
+	d := &daemon{config: c, log: log, engine: spawn.NewEngine(), called: make(chan struct{}, 1), begin: time.Now(),
+		tasks: make(chan func()), leaving: make(chan struct{})}
+	d.house = admit.NewHouse(admit.Limits{}, d.call)
+	d.operator = newOperator(d)
 	return d
 }
 
@@ -90,39 +106,15 @@ func (d *daemon) open() (err error) {
 			return fmt.Errorf("cannot wait for connections: %w", err)
 		}
 	}
-	problems := append(d.compile(), d.openSockets()...)
+	first, problems := d.prepare(d.config)
+	if problems = append(problems, d.operator.open()...); len(problems) > 0 && first != nil {
+		first.abandon()
+	}
 	if len(problems) > 0 {
 		return problems
 	}
+	d.adopt(first)
 	return nil
-}
-
-// compile makes the services. Disabled ones are checked all the same.
-func (d *daemon) compile() (problems config.Problems) {
-	who := newIdentities(d.engine.System())
-	for _, c := range d.config.Services {
-		s, wrong := d.newService(c, who)
-		problems = append(problems, wrong...)
-		if s != nil {
-			d.services = append(d.services, s)
-		}
-	}
-	return problems
-}
-
-// openSockets has the services that are enabled listen.
-func (d *daemon) openSockets() (problems config.Problems) {
-	for _, s := range d.services {
-		if !s.config.Enabled {
-			continue
-		}
-		opened, wrong := s.hall.set.Open(s.config.Listen, s)
-		problems = append(problems, wrong...)
-		for _, k := range opened {
-			s.local = append(s.local, k.Local())
-		}
-	}
-	return problems
 }
 
 // hallOf is where the sockets and guests of s belong: with the thread that
@@ -136,109 +128,26 @@ func (d *daemon) hallOf(s *service) *hall {
 
 const plain, confined = 0, 1
 
-// newService compiles one service.
-func (d *daemon) newService(c *config.Service, who *identities) (*service, config.Problems) {
-	id, user, problems := who.of(c)
-	if len(problems) > 0 {
-		return nil, problems
-	}
-	if w, due := who.rootWarning(c, user); due {
-		d.config.Warnings = append(d.config.Warnings, w)
-	}
-	admission, problems := admissionOf(c, who)
-	if len(problems) > 0 {
-		return nil, problems
-	}
-	d.config.Warnings = append(d.config.Warnings, admission.warnings()...)
-	image, err := newImage(d.engine, c)
-	if err != nil {
-		return nil, config.Problems{c.Problem("builtin", err.Error(), "")}
-	}
-	s := &service{daemon: d, config: c, image: image, table: d.table, admission: admission}
-	if problems := d.compilePlans(s, id, user); len(problems) > 0 {
-		s.close()
-		return nil, problems
-	}
-	s.counts = s.conn.Plan.CountsSource()
-	s.hall = d.hallOf(s)
-	s.gate = d.house.Gate(c.Name, admission.policy, func() { s.hall.set.Resume(s) })
-	return s, nil
-}
-
-// compilePlans makes the plan of a service, and those of the clients for whom
-// something else is run. All of them are started by one thread.
-func (d *daemon) compilePlans(s *service, id, user *spawn.Identity) (problems config.Problems) {
-	configs := []*config.Service{s.config}
-	conns := []*conn.Service{&s.conn}
-	for _, o := range s.admission.overrides {
-		configs, conns = append(configs, o.service), append(conns, &o.conn)
-	}
-	specs := make([]spawn.Spec, len(configs))
-	s.inherits = true
-	for i, c := range configs {
-		specs[i] = specOf(c, s.image, id, user)
-		s.inherits = s.inherits && spawn.Inheritable(&specs[i])
-	}
-	for i, c := range configs {
-		specs[i].Inherit = s.inherits
-		plan, wrong := d.compilePlan(c, specs[i])
-		if problems = append(problems, wrong...); plan != nil {
-			*conns[i] = d.connService(s, c, plan)
-			s.plans = append(s.plans, plan)
-		}
-	}
-	return problems
-}
-
-func (d *daemon) compilePlan(c *config.Service, spec spawn.Spec) (*spawn.Plan, config.Problems) {
-	plan, err := d.engine.Compile(spec)
-	if err != nil {
-		return nil, config.Problems{c.Problem("sandbox", err.Error(), "")}
-	}
-	for _, note := range plan.Notes() {
-		d.config.Warnings = append(d.config.Warnings, c.Problem("sandbox", note, ""))
-	}
-	return plan, nil
-}
-
-// connService is what the table must know of connections of s, whose programs
-// are started by plan.
-func (d *daemon) connService(s *service, c *config.Service, plan *spawn.Plan) conn.Service {
-	return conn.Service{
-		Events:    d.log.Service(c.Name),
-		Plan:      plan,
-		Keep:      c.Keep,
-		Linger:    c.Linger,
-		Session:   c.Timeout.Session,
-		Idle:      c.Timeout.Idle,
-		Stop:      c.Timeout.Stop,
-		LogStderr: c.Stderr == spawn.StderrLog,
-		Leave:     c.Leftover == "leave",
-		Apology:   s.admission.texts[admit.ReasonSpawn],
-		Release:   s.release,
-	}
-}
-
 // perConnection is how many descriptors superd holds for one connection: the
 // kept duplicate, the pidfd and the pipe of descriptor 2.
 const perConnection = 3
 
 // room is how many connections may live at once: what the file says, or less
 // where the limit of open files is too small for them.
-func (d *daemon) room() int {
+func (d *daemon) room(c *config.Config) int {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
-		return d.config.Limits.Max
+		return c.Limits.Max
 	}
-	own := uint64(d.engine.Window() + conn.MostLingering() + mostGuests() + 16)
-	for _, c := range d.config.Services {
+	own := uint64(d.engine.Window() + conn.MostLingering() + mostGuests() + control.MostDescriptors() + 16)
+	for _, c := range c.Services {
 		own += uint64(len(c.Listen) + 1)
 	}
 	fits := 1
 	if limit.Cur > own+perConnection {
 		fits = int(min((limit.Cur-own)/perConnection, math.MaxInt32))
 	}
-	wanted := d.config.Limits.Max
+	wanted := c.Limits.Max
 	if wanted > 0 && wanted <= fits {
 		return wanted
 	}
@@ -261,10 +170,8 @@ func (d *daemon) announce() {
 	for _, w := range d.config.Warnings {
 		d.log.Warn(w.Error())
 	}
-	for _, s := range d.services {
-		for _, local := range s.local {
-			s.conn.Events.Listening(local.String())
-		}
+	for _, s := range d.sites {
+		s.announce()
 	}
 	d.log.Info("ready", event.F("file", d.config.Path), event.F("services", len(d.services)), event.F("pid", os.Getpid()))
 }
@@ -277,15 +184,14 @@ func (d *daemon) serve() error {
 	}
 	d.announce()
 	d.serving = true
+	d.operator.serve()
 	go d.table.Watch()                          // ends with close
 	go d.sets[plain].Serve(d.halls[plain].turn) // ends with close
 	endUsher := inBackground(d.usher)
 	close(begin)
-	defer inBackground(d.keepRulesFresh)()
-	if d.limitsLoad() {
-		defer inBackground(d.watchLoad)()
-	}
-	stop := <-d.stops
+	defer inBackground(d.lookAround)()
+	stop := d.obey()
+	d.operator.enter(phaseLeaving)
 	d.stopAccepting(endUsher)
 	if stop == unix.SIGTERM {
 		d.drain()
@@ -317,6 +223,7 @@ func (d *daemon) confine() (begin chan struct{}, err error) {
 		var err error
 		if slices.ContainsFunc(d.services, func(s *service) bool { return s.inherits }) {
 			err = d.engine.Confine()
+			d.entered = err == nil
 		}
 		entered <- err
 		if err == nil {
@@ -327,16 +234,48 @@ func (d *daemon) confine() (begin chan struct{}, err error) {
 	return begin, <-entered
 }
 
-// betweenRefreshes is how long a file that was replaced, by a package upgrade,
-// say, can be refused to confined programs.
-const betweenRefreshes = 5 * time.Second
+// obey changes superd as it is told, until it is to stop; it returns the signal
+// that says how.
+func (d *daemon) obey() os.Signal {
+	defer close(d.leaving)
+	for {
+		select {
+		case stop := <-d.stops:
+			return stop
+		case <-d.hangups:
+			d.reloadForSignal()
+		case task := <-d.tasks:
+			task()
+		}
+	}
+}
 
-// keepRulesFresh looks, from time to time, whether the paths that programs are
-// confined to lead to other files, until quit is closed.
-func (d *daemon) keepRulesFresh(quit <-chan struct{}) {
-	ticker := time.NewTicker(betweenRefreshes)
+// do has the serving goroutine run f, and waits for that; false where superd is
+// about to stop.
+func (d *daemon) do(f func()) bool {
+	done := make(chan struct{})
+	select {
+	case d.tasks <- func() { f(); close(done) }:
+		<-done
+		return true
+	case <-d.leaving:
+		return false
+	}
+}
+
+// lookEvery is how long a file that was replaced, by a package upgrade, say,
+// can be refused to confined programs. The kernel computes the load average as
+// often.
+const lookEvery = 5 * time.Second
+
+// lookAround keeps up with the machine, from time to time, until quit is
+// closed: whether the paths that programs are confined to lead to other files,
+// and how high its load is.
+func (d *daemon) lookAround(quit <-chan struct{}) {
+	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	for {
+		d.lookAtLoad()
 		select {
 		case <-ticker.C:
 			d.refreshRules()
@@ -349,11 +288,12 @@ func (d *daemon) keepRulesFresh(quit <-chan struct{}) {
 // refreshRules says once what keeps the rules of a service from being made
 // anew; the old ones stay.
 func (d *daemon) refreshRules() {
-	for _, s := range d.services {
-		var err error
-		for _, p := range s.plans {
-			err = errors.Join(err, p.Refresh())
+	for _, s := range d.present().services {
+		if !s.hold() {
+			continue // it has gone meanwhile
 		}
+		err := s.refreshRules()
+		s.gone()
 		if err != nil && !s.stale {
 			d.log.Warn("cannot renew the Landlock rules, the old ones stay", event.F("service", s.config.Name), event.F("error", err.Error()))
 		}
@@ -364,8 +304,13 @@ func (d *daemon) refreshRules() {
 // stopAccepting takes what the kernel has queued, closes all sockets, and turns
 // away who has no program yet.
 func (d *daemon) stopAccepting(endUsher func()) {
+	go func() { // ends with superd
+		for range d.hangups {
+			d.log.Warn("superd is stopping, nothing is reloaded")
+		}
+	}()
 	for _, set := range d.sets {
-		set.Shut()
+		set.ShutAll()
 	}
 	d.house.Drain()
 	endUsher()
@@ -375,19 +320,25 @@ func (d *daemon) stopAccepting(endUsher func()) {
 }
 
 // hearSignals returns the signals that stop superd, and answers the others.
-func hearSignals(log *event.Log) (stops chan os.Signal) {
+func (d *daemon) hearSignals() (stops, hangups chan os.Signal) {
 	stops = make(chan os.Signal, 8)
 	signal.Notify(stops, unix.SIGTERM, unix.SIGINT)
 	// A reader of our output that goes away is no reason to die (SIGPIPE).
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+	hangups = make(chan os.Signal, 1) // several at once are one reload
+	signal.Notify(hangups, unix.SIGHUP)
 	others := make(chan os.Signal, 8)
-	signal.Notify(others, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
+	signal.Notify(others, unix.SIGUSR1, unix.SIGUSR2)
 	go func() { // ends with superd
 		for s := range others {
-			log.Warn(unix.SignalName(s.(unix.Signal)) + " is not supported yet; nothing was changed")
+			if s == unix.SIGUSR1 {
+				d.operator.logStatus()
+				continue
+			}
+			d.log.Warn(unix.SignalName(s.(unix.Signal)) + " is not supported yet; nothing was changed")
 		}
 	}()
-	return stops
+	return stops, hangups
 }
 
 // drain lets live connections finish for as long as the file allows, and ends
@@ -433,6 +384,7 @@ func (d *daemon) seeOff() {
 const (
 	reasonDrain = "drain"
 	reasonStop  = "stop"
+	reasonKill  = "kill" // of a connection that superd was told to end
 )
 
 // stopTime is how long programs have from TERM to KILL when superd is to stop
@@ -460,6 +412,7 @@ func (d *daemon) close() {
 			d.halls[i].close()
 		}
 	}
+	d.operator.close()
 	if d.table != nil && d.serving {
 		d.table.Close()
 	}

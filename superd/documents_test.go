@@ -382,7 +382,7 @@ func TestManualHasEveryReason(t *testing.T) {
 	}
 	compareLists(t, "reasons of a refusal", namesOf(page.section(t, "Reasons of a refusal").items("Cm")), words)
 	compareLists(t, "reasons of an end", namesOf(page.section(t, "Reasons of an end").items("Cm")),
-		[]string{conn.ReasonSession, conn.ReasonIdle, reasonDrain, reasonStop})
+		[]string{conn.ReasonSession, conn.ReasonIdle, reasonDrain, reasonStop, reasonKill})
 }
 
 // common are the fields that every record has.
@@ -455,13 +455,19 @@ func everyRecord(t *testing.T) map[string][]string {
 // lifeRecords are superd's own records, from its start to its end.
 func lifeRecords(t *testing.T) map[string][]string {
 	t.Helper()
-	d := start(t, "services: {echo: {listen: \"127.0.0.1:0\", builtin: echo}}")
+	d := startAsked(t, "services: {echo: {listen: \"127.0.0.1:0\", builtin: echo}}")
+	d.rewrite(1, "services: {echo: {listen: \"127.0.0.1:0\", builtin: echo, max: 7}}")
+	d.signal(syscall.SIGUSR1)
+	d.awaitMany(2, func(r record) bool { return r.is("status") })
+	d.told("drain", "echo")
 	d.signal(syscall.SIGTERM)
 	d.ended()
 	said := map[string][]string{}
-	for _, message := range []string{"ready", "draining", "stopped"} {
-		r := d.await(func(r record) bool { return r.is(message) })
-		said[message] = slices.DeleteFunc(slices.Collect(maps.Keys(r)), func(f string) bool { return slices.Contains(common, f) })
+	for _, message := range []string{"ready", "changed", "reloaded", "draining", "ordered", "status", "stopped"} {
+		for _, r := range d.awaitMany(1, func(r record) bool { return r.is(message) }) {
+			said[message] = append(said[message], slices.Collect(maps.Keys(r))...)
+		}
+		said[message] = slices.DeleteFunc(said[message], func(f string) bool { return slices.Contains(common, f) })
 	}
 	return said
 }
@@ -516,7 +522,7 @@ var (
 
 // unseen are words of steps whose errors are ignored, and of what no command
 // asks for yet.
-var unseen = []string{"cannot close descriptor 2", "cannot keep the built-in's image", "cannot block: not a network", "cannot block"}
+var unseen = []string{"cannot close descriptor 2", "cannot keep the built-in's image", "cannot block: not a network", "cannot open sockets:"}
 
 func TestManualHasEveryDiagnostic(t *testing.T) {
 	known := manual(t, "superd.8").section(t, "DIAGNOSTICS").prose()

@@ -29,6 +29,7 @@ type guest struct {
 	since   time.Duration // it has been in this stage
 	welcome bool          // it has a name, and is counted
 	tries   int           // to start its program
+	program *conn.Service // that is started for it
 
 	waits    lobby.Guest
 	client   admit.Client
@@ -52,7 +53,7 @@ const (
 	awaitsPlace                   // House.Next will tell
 	gone                          // it left in the moment in which House.Next told
 	awaitsProcess                 // it has its place, and the system had no process to give
-	leaving                       // it was turned away, and may read why
+	dismissed                     // it was turned away, and may read why
 )
 
 // seat begins with a guest for whom a place was taken before it was accepted.
@@ -129,6 +130,10 @@ func (g *guest) greet() {
 
 // start begins with the program of g, who has a place.
 func (g *guest) start() {
+	g.program = &g.service.conn
+	if o := g.override(); o != nil {
+		g.program = &o.conn
+	}
 	if s := g.service; s.counts {
 		g.visitor.FromSource = s.gate.Count(g.visitor.Peer.Remote.Addr())
 	}
@@ -150,7 +155,7 @@ func (g *guest) launch() {
 	s.refreshImage()
 	g.stepDown()
 	last := g.tries == len(startDelays)
-	if s.table.Start(g.program(), g.fd, &g.visitor, last) {
+	if s.table.Start(g.program, g.fd, &g.visitor, last) {
 		return
 	}
 	g.tries++
@@ -186,12 +191,29 @@ func (g *guest) stepDown() {
 	}
 }
 
-// program is what is started for g.
-func (g *guest) program() *conn.Service {
-	if rule := g.decision.Rule; rule != nil && rule.Data != nil {
-		return &rule.Data.(*override).conn
+// override is what the rule that holds for g has it run; nil for the service's
+// own program. The rule may be of a file that was taken up after g came in: then
+// it is run by that file's service, if the thread of g starts its programs.
+func (g *guest) override() *override {
+	rule := g.decision.Rule
+	if rule == nil || rule.Data == nil {
+		return nil
 	}
-	return &g.service.conn
+	o := rule.Data.(*override)
+	if o.owner == g.service || o.owner.hall == g.hall && g.join(o.owner) {
+		return o
+	}
+	return nil
+}
+
+// join has g belong to another generation of its service, unless that is over.
+func (g *guest) join(s *service) bool {
+	if !s.hold() {
+		return false
+	}
+	g.service.gone()
+	g.service = s
+	return true
 }
 
 // queue has g wait for a place. All that can be heard of it until then is that
@@ -242,7 +264,7 @@ func (g *guest) Ready(events uint32) {
 		g.readByte()
 	case awaitsPlace:
 		g.hears(events)
-	case leaving:
+	case dismissed:
 		g.seeOut()
 	}
 	// Of who waits for a process nothing matters but that time.
@@ -257,7 +279,7 @@ func (g *guest) Late() {
 		g.silent()
 	case awaitsProcess:
 		g.launchAgain()
-	case leaving:
+	case dismissed:
 		g.finish()
 	}
 }
@@ -426,7 +448,7 @@ func (g *guest) seeOff() {
 		h.leaving.first.finish()
 	}
 	h.leaving.add(g)
-	if g.await(leaving, unix.EPOLLIN|unix.EPOLLRDHUP, farewell) != nil {
+	if g.await(dismissed, unix.EPOLLIN|unix.EPOLLRDHUP, farewell) != nil {
 		g.finish()
 	}
 }

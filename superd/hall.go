@@ -98,11 +98,13 @@ func (h *hall) guest(s *service) *guest {
 	}
 	g.next, g.service, g.stage, g.welcome = nil, s, arrived, false
 	g.visitor.Taken = 0
+	s.guests.Add(1)
 	return g
 }
 
 // take has g back once it is over. Any goroutine may call it.
 func (h *hall) take(g *guest) {
+	g.service.gone()
 	g.ticket, g.waiter, g.decision = admit.Ticket{}, admit.Waiter{}, admit.Decision{}
 	g.stage = nobody
 	h.mu.Lock()

@@ -23,11 +23,25 @@ import (
 // that the tests drive real processes and the race detector sees them.
 const beSuperd = "SUPERD_TEST_BE_SUPERD"
 
+// socketsIn, in the environment, is where such a superd has its administrative
+// socket if its file names none: each its own.
+const socketsIn = "SUPERD_TEST_SOCKETS"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(beSuperd) != "" {
+		rootSocket = filepath.Join(os.Getenv(socketsIn), strconv.Itoa(os.Getpid()))
 		os.Exit(execute(append([]string{"superd"}, os.Args[1:]...)))
 	}
-	os.Exit(m.Run())
+	dir, err := os.MkdirTemp("", "superd-sockets")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Setenv(socketsIn, dir)
+	os.Unsetenv("XDG_RUNTIME_DIR") // whose socket is one for all
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
 }
 
 // patience bounds every wait of a test; it decides nothing about speed.

@@ -22,6 +22,7 @@ var floors = map[string][]string{
 	"superd/superd/internal/control":      {},
 	"superd/superd/internal/event":        {},
 	"superd/superd/internal/peer":         {},
+	"superd/superd/internal/proxy":        {},
 	"superd/superd/internal/spawn/origin": {}, // of spawn alone; imports nothing at all
 
 	"superd/superd/internal/listen": {"superd/superd/internal/config", "superd/superd/internal/peer"},
@@ -31,7 +32,6 @@ var floors = map[string][]string{
 	},
 
 	"superd/superd/internal/lobby": {},
-	"superd/superd/internal/proxy": {},
 
 	"superd/superd/internal/conn": {"superd/superd/internal/spawn", "superd/superd/internal/event", "superd/superd/internal/peer"},
 

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v3"
+
+	"superd/superd/internal/control"
 )
 
 // version is set by the Makefile.
@@ -21,6 +23,7 @@ var version = "0.1.0"
 const (
 	exitFailed = 1
 	exitUsage  = 2
+	exitNobody = 3 // no superd answers
 )
 
 func main() {
@@ -37,6 +40,9 @@ func execute(args []string) int {
 	case errors.As(err, &usage):
 		fmt.Fprintf(os.Stderr, "superd: %v\n", err)
 		return exitUsage
+	case errors.Is(err, control.ErrNobody):
+		fmt.Fprintln(os.Stderr, err)
+		return exitNobody
 	}
 	fmt.Fprintln(os.Stderr, err)
 	return exitFailed
@@ -64,7 +70,7 @@ func command() *cli.Command {
 			}),
 			onFile("check", "report every mistake in the file", func(c *cli.Command) error {
 				return check(c.String("config"), c.Bool("verbose"))
-			}, &cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print as whom and inside which walls each program runs"}),
+			}, &cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print as whom and inside which walls each program runs, and who may come in"}),
 			{
 				Name:         "connect",
 				Usage:        "be a client of ADDRESS: stdin goes there, its answer to stdout",
@@ -91,6 +97,8 @@ func command() *cli.Command {
 			},
 		},
 	}
+	last := len(root.Commands) - 1
+	root.Commands = slices.Insert(root.Commands, last, askingVerbs()...)
 	for _, verb := range root.Commands {
 		addVersion(verb)
 	}

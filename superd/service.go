@@ -3,8 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +26,6 @@ import (
 type service struct {
 	daemon    *daemon
 	config    *config.Service
-	local     []netip.AddrPort // where it listens
 	gate      *admit.Gate
 	admission *admission
 	conn      conn.Service
@@ -33,8 +33,15 @@ type service struct {
 	table     *conn.Table
 	hall      *hall // of the thread that accepts for it
 	stale     bool  // its rules could not be renewed; touched by the refreshing goroutine only
-	inherits  bool  // programs are started by the thread that has entered their walls
-	counts    bool  // programs are told how many connections their source has
+
+	generation int       // of the file, that has brought it
+	since      time.Time // when that was
+
+	guests   atomic.Int64 // who came in by it and are not over
+	retired  atomic.Bool  // another generation has taken its place
+	closed   sync.Once
+	inherits bool // programs are started by the thread that has entered their walls
+	counts   bool // programs are told how many connections their source has
 
 	image *spawn.Image // of a built-in; else nil
 
@@ -46,7 +53,7 @@ type service struct {
 // Enter implements listen.Door. Where nobody is looked at, a place is taken
 // first: who finds none waits where waiting is cheapest, in the kernel's queue.
 func (s *service) Enter() bool {
-	s.entered = s.gate.Direct() && s.config.Timeout.FirstByte == 0 && !s.proxied()
+	s.entered = s.gate.Direct()
 	return !s.entered || s.gate.Enter()
 }
 
@@ -88,8 +95,9 @@ func (s *service) TurnAway(fd int, p *peer.Peer) {
 }
 
 // release gives back what start took.
-func (s *service) release(v *conn.Visitor, x *event.Exit, cause error) {
+func release(v *conn.Visitor, x *event.Exit, cause error) {
 	g := v.Host.(*guest)
+	s := g.service
 	if s.counts {
 		s.gate.Forget(v.Peer.Remote.Addr())
 	}
@@ -125,12 +133,8 @@ func (s *service) tell(c admit.Change, v *conn.Visitor, x *event.Exit, cause err
 		if cause == nil {
 			cause = badEnd{x}
 		}
-		s.conn.Events.Paused(v.Who(), &event.Pause{
-			Last:   cause,
-			Length: s.config.Failures.Pause,
-			Again:  c == admit.PausedAgain,
-			Narrow: s.gate.Status(now).Culprit != "",
-		})
+		now := s.gate.Status(now)
+		s.conn.Events.Paused(v.Who(), &event.Pause{Last: cause, Length: now.Left, Again: c == admit.PausedAgain, Narrow: now.Culprit != ""})
 	case admit.Recovered:
 		s.conn.Events.Recovered()
 	}
@@ -163,14 +167,50 @@ func (s *service) refreshImage() {
 	}
 }
 
+// retire has s end with the last of its guests: no further ones come.
+func (s *service) retire() {
+	s.retired.Store(true)
+	if s.guests.Load() == 0 {
+		s.close()
+	}
+}
+
+// hold keeps s from ending until gone, unless that is too late.
+func (s *service) hold() bool {
+	s.guests.Add(1)
+	if s.retired.Load() {
+		s.gone()
+		return false
+	}
+	return true
+}
+
+// gone notes that a guest of s is over.
+func (s *service) gone() {
+	if s.guests.Add(-1) == 0 && s.retired.Load() {
+		s.close()
+	}
+}
+
 // close frees what s was built of, once nobody uses it.
 func (s *service) close() {
+	s.closed.Do(func() {
+		for _, p := range s.plans {
+			p.Close()
+		}
+		if s.image != nil {
+			s.image.Close()
+		}
+	})
+}
+
+// refreshRules renews what s's programs are confined to, where that leads to
+// other files than before.
+func (s *service) refreshRules() (err error) {
 	for _, p := range s.plans {
-		p.Close()
+		err = errors.Join(err, p.Refresh())
 	}
-	if s.image != nil {
-		s.image.Close()
-	}
+	return err
 }
 
 // newImage builds the program of a built-in service; nil for one that runs a

@@ -192,8 +192,8 @@ func TestDrainLeavesTimeToEnd(t *testing.T) {
 	}
 	d.signal(syscall.SIGTERM)
 	d.await(func(r record) bool { return r.is("draining") })
-	d.signal(syscall.SIGHUP) // is answered once drain has done all it does
-	d.await(func(r record) bool { return strings.HasPrefix(r.text("message"), "SIGHUP") })
+	d.signal(syscall.SIGUSR2) // is answered once drain has done all it does
+	d.await(func(r record) bool { return strings.HasPrefix(r.text("message"), "SIGUSR2") })
 	if _, err := io.WriteString(c, "in good order\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func TestSignalsWithoutMeaning(t *testing.T) {
 	t.Parallel()
 	d := start(t, one("cat", "run: /bin/cat")+"\ndrain: 1h")
 	c := d.held("cat")
-	signals := map[string]syscall.Signal{"SIGHUP": syscall.SIGHUP, "SIGUSR1": syscall.SIGUSR1, "SIGUSR2": syscall.SIGUSR2}
+	signals := map[string]syscall.Signal{"SIGUSR2": syscall.SIGUSR2}
 	tell := func(n int) {
 		for name, s := range signals {
 			d.signal(s)

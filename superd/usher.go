@@ -47,35 +47,13 @@ func (d *daemon) tellAll() {
 	}
 }
 
-// betweenLoads is how often the kernel computes the load average anew.
-const betweenLoads = 5 * time.Second
-
-// watchLoad tells the house the load average from time to time, until quit is
-// closed.
-func (d *daemon) watchLoad(quit <-chan struct{}) {
-	ticker := time.NewTicker(betweenLoads)
-	defer ticker.Stop()
-	for {
-		d.house.SetLoad(loadAverage())
-		select {
-		case <-ticker.C:
-		case <-quit:
-			return
-		}
-	}
-}
-
-// loadAverage is that of the last minute (sysinfo(2)); 0 where it is not told.
-func loadAverage() float64 {
+// lookAtLoad tells the house the load average, if anybody is kept out by it.
+func (d *daemon) lookAtLoad() {
+	d.mu.Lock()
+	limited := d.config.Limits.MaxLoad > 0 || slices.ContainsFunc(d.services, func(s *service) bool { return s.config.MaxLoad > 0 })
+	d.mu.Unlock()
 	var info unix.Sysinfo_t
-	if unix.Sysinfo(&info) != nil {
-		return 0
+	if limited && unix.Sysinfo(&info) == nil {
+		d.house.SetLoad(float64(info.Loads[0]) / (1 << 16)) // sysinfo(2): a fixed-point number
 	}
-	return float64(info.Loads[0]) / (1 << 16)
-}
-
-// limitsLoad tells whether anybody is kept out by the load average.
-func (d *daemon) limitsLoad() bool {
-	limited := func(s *service) bool { return s.config.MaxLoad > 0 }
-	return d.config.Limits.MaxLoad > 0 || slices.ContainsFunc(d.services, limited)
 }

@@ -707,7 +707,7 @@ func TestActsOfAnOrdinaryUsersPrograms(t *testing.T) {
 	os.Remove("/tmp/superd-test")
 }
 
-// TestCheckShowsWalls: what check -v prints, word for word.
+// TestCheckShowsWalls: what check -v prints of walls, word for word.
 func TestCheckShowsWalls(t *testing.T) {
 	needRoot(t)
 	needLandlock(t, 3)
@@ -732,6 +732,8 @@ services:
     network true
     private_tmp false
     file system as the user may
+    allow everybody
+    where there is no room: wait in the kernel's queue
 strict:
     user 64001 (64001), group 64002 (64002), supplementary groups [64003 64004]
     capabilities none
@@ -740,6 +742,8 @@ strict:
     network false
     private_tmp true
     file system closed but for the program's own needs; read /etc; write /srv; exec /bin/ls /bin/sh
+    allow everybody
+    where there is no room: wait in the kernel's queue
 rooted:
     user 64001 (64001), group 64001 (64001), supplementary groups []
     root directory ` + empty + `
@@ -752,6 +756,8 @@ rooted:
     limit cpu 10, at most 10
     limit core 0, at most 0
     limit nofile 64, at most 128
+    allow everybody
+    where there is no room: wait in the kernel's queue
 caps:
     user 64001 (64001), group 64001 (64001), supplementary groups []
     capabilities chown kill
@@ -760,6 +766,8 @@ caps:
     network true
     private_tmp false
     file system as the user may
+    allow everybody
+    where there is no room: wait in the kernel's queue
 effort:
     user 64001 (64001), group 64001 (64001), supplementary groups []
     capabilities none
@@ -769,6 +777,8 @@ effort:
     private_tmp false
     file system closed but for the program's own needs; read /no/such/path
     cannot open /no/such/path: no such file or directory; left out, as best_effort allows
+    allow everybody
+    where there is no room: wait in the kernel's queue
 ` + file + ": 5 services, no mistakes\n"
 	if code != 0 || out != want {
 		t.Errorf("check -v says %d\n%s\nnot\n%s", code, out, want)

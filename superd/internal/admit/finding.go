@@ -12,6 +12,7 @@ import (
 // would be told the same.
 type Finding struct {
 	Rule  *Rule
+	Index int   // of Rule, from 0
 	Other *Rule // that makes it so; nil when it takes several, or the lack of one
 	Why   string
 }
@@ -27,7 +28,7 @@ func Shadowed(restricted bool, rules []Rule) (findings []Finding) {
 			findings = append(findings, f)
 		}
 	}
-	slices.SortStableFunc(findings, func(a, b Finding) int { return cmp.Compare(k.indexOf(a.Rule), k.indexOf(b.Rule)) })
+	slices.SortStableFunc(findings, func(a, b Finding) int { return cmp.Compare(a.Index, b.Index) })
 	return findings
 }
 
@@ -36,20 +37,28 @@ type inspector struct {
 	rules      []Rule
 	restricted bool
 	holds      map[config.Spec]int // the rule that holds for a Spec
-	around     map[int]int         // the smallest network around a rule's
-	filled     map[int]bool        // networks that smaller ones fill up
-	overrules  map[int]bool        // that hold against another rule for the same
-	index      map[*Rule]int
+	around     []int               // by rule, the smallest network around its own, or nothing
+	filled     []bool              // by rule, whether smaller networks fill it up
+	overrules  []bool              // by rule, whether it holds against another one for the same
 }
 
-func (k *inspector) indexOf(r *Rule) int { return k.index[r] }
+// nothing is where a rule's index is expected and there is none.
+const nothing = -1
+
+// finding is about rule i, and rule j if there is one.
+func (k *inspector) finding(i, j int, why string) Finding {
+	f := Finding{Rule: &k.rules[i], Index: i, Why: why}
+	if j != nothing {
+		f.Other = &k.rules[j]
+	}
+	return f
+}
 
 // repeated finds rules whose very Spec another rule decides.
 func (k *inspector) repeated() (findings []Finding) {
-	k.index, k.overrules = map[*Rule]int{}, map[int]bool{}
+	k.overrules = make([]bool, len(k.rules))
 	for i := range k.rules {
 		r := &k.rules[i]
-		k.index[r] = i
 		j, taken := k.holds[r.Spec]
 		other := &k.rules[j]
 		switch {
@@ -57,13 +66,13 @@ func (k *inspector) repeated() (findings []Finding) {
 			k.holds[r.Spec] = i
 		case r.Deny && !other.Deny:
 			k.holds[r.Spec], k.overrules[i] = i, true
-			findings = append(findings, Finding{other, r, "the same is denied"})
+			findings = append(findings, k.finding(j, i, "the same is denied"))
 		case !r.Deny && other.Deny:
 			k.overrules[j] = true
-			findings = append(findings, Finding{r, other, "the same is denied"})
+			findings = append(findings, k.finding(i, j, "the same is denied"))
 		default:
 			k.overrules[j] = k.overrules[j] || !r.sameEffect(other)
-			findings = append(findings, Finding{r, other, "it repeats another rule"})
+			findings = append(findings, k.finding(i, j, "it repeats another rule"))
 		}
 	}
 	return findings
@@ -72,7 +81,7 @@ func (k *inspector) repeated() (findings []Finding) {
 // nest finds around and filled in one walk over the networks in order, which
 // is such that those inside follow the one that they are in.
 func (k *inspector) nest() {
-	k.around, k.filled = map[int]int{}, map[int]bool{}
+	k.around, k.filled = slices.Repeat([]int{nothing}, len(k.rules)), make([]bool, len(k.rules))
 	var open []enclosure
 	for _, i := range k.inOrder() {
 		p := k.rules[i].Spec.Network
@@ -144,15 +153,16 @@ func (k *inspector) inOrder() (list []int) {
 // useless finds a rule that holds for its Spec but decides nothing.
 func (k *inspector) useless(i int) (Finding, bool) {
 	r := &k.rules[i]
-	j, inside := k.around[i]
+	j := k.around[i]
+	inside := j != nothing
 	switch {
 	case k.holds[r.Spec] != i || k.overrules[i]:
 	case k.filled[i]:
-		return Finding{r, nil, "more specific rules leave nobody to it"}, true
+		return k.finding(i, nothing, "more specific rules leave nobody to it"), true
 	case inside && !k.filled[j] && r.sameEffect(&k.rules[j]):
-		return Finding{r, &k.rules[j], "it says what a wider rule says"}, true
+		return k.finding(i, j, "it says what a wider rule says"), true
 	case r.Deny && k.restricted && !inside && !k.exempts(r):
-		return Finding{r, nil, "whom no rule allows is refused anyway"}, true
+		return k.finding(i, nothing, "whom no rule allows is refused anyway"), true
 	}
 	return Finding{}, false
 }

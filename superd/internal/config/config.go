@@ -16,6 +16,7 @@ import (
 type Config struct {
 	Path     string // as named on the command line; "(built-in)" for the embedded default
 	Log      Log
+	Control  Control
 	Limits   Limits
 	Drain    time.Duration // how long live connections may finish once superd was told to stop
 	Services []*Service    // in the order of the file
@@ -92,6 +93,7 @@ type Service struct {
 	Timeout Timeouts
 
 	where    map[string]Position // of every value of the file, by its path
+	written  written             // what the file says of it
 	override *Override           // applied to this copy; nil for none
 }
 

@@ -26,6 +26,7 @@ var goodFiles = map[string]func(*testing.T, *Config){
 	"limits.yaml":          checkLimits,
 	"rules.yaml":           checkRules,
 	"admission.yaml":       checkAdmission,
+	"control.yaml":         checkControl,
 }
 
 func TestGoodFiles(t *testing.T) {
@@ -55,7 +56,7 @@ func equal(t *testing.T, got, want any) {
 // bare is a service without what only tells where it was written.
 func bare(s *Service) Service {
 	b := *s
-	b.where = nil
+	b.where, b.written = nil, nil
 	b.Listen = slices.Clone(s.Listen)
 	for i := range b.Listen {
 		b.Listen[i].At = Position{}
@@ -70,6 +71,7 @@ func bare(s *Service) Service {
 func checkMinimal(t *testing.T, c *Config) {
 	equal(t, c.Log, Log{"info", "auto"})
 	equal(t, c.Limits, Limits{Max: 10000})
+	equal(t, []any{c.Control.Path, c.Control.PathSet, c.Control.Mode}, []any{"/run/superd/control.sock", false, 0o600})
 	equal(t, c.Drain, 30*time.Second)
 	path := "services.echo.listen"
 	equal(t, bare(c.Services[0]), Service{
@@ -346,4 +348,38 @@ admission.yaml:16:33: services.hours.hours[1]: the comma before "13:00-17:00" be
 	equal(t, c.Services[2].RefuseText, map[string]string{"limit": "full\n", "draining": "5", "failing": "paused\n"})
 	equal(t, c.Services[3].RefuseText["failing"], "paused")
 	equal(t, c.Services[3].RefuseText["spawn"], "busy")
+}
+
+func checkControl(t *testing.T, c *Config) {
+	equal(t, c.Control, Control{"/run/other/superd.sock", true, 0o666, Position{"control.yaml", 2, 9}})
+	equal(t, Problems(c.Warnings).Error(), "control.yaml:3:9: control.mode: lets every user of this machine ask superd who is connected")
+}
+
+// TestLoadControl: whatever else is wrong with a file, it says where its superd
+// can be asked.
+func TestLoadControl(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "superd.yaml")
+	for text, want := range map[string]string{
+		"services: {echo: {listen: 7, builtin: echo}}":                   "/run/superd/control.sock false",
+		"control: {path: /x}\nservices: {echo: {lisen: 7}}":              "/x true",
+		"control: {path: /x}\nnonsense: [1]\nlog: {level: loud}":         "/x true",
+		"control: {path: /x}\nservices: {e: {listen: 'no.such.host:7'}}": "/x true",
+		"control: {path: x}":                path + `:1:17: control.path: must be an absolute path, not "x" (begin it with /)`,
+		"control: {paht: /x}":               path + ":1:11: control.paht: unknown key (did you mean path?)",
+		"control: [":                        path + ":1:10: the file ends inside brackets (close them)",
+		"":                                  path + ":1:1: the file is empty (name at least one service)",
+		"control: /x\nservices: {echo: {}}": path + ":1:10: control: must be a mapping, not \"/x\"",
+	} {
+		write(t, path, text)
+		c, err := LoadControl(path)
+		got := fmt.Sprint(c.Path, " ", c.PathSet)
+		if err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%q: got\n%s\nwant\n%s", text, got, want)
+		}
+	}
+	_, err := LoadControl(path + ".none")
+	equal(t, err.Error(), "cannot read "+path+".none: no such file or directory")
 }

@@ -160,11 +160,11 @@ var table = []Key{
 	{Path: "log.address", Kind: Word, Words: []string{"full", "prefix", "hash", "none"}, Default: "full", Status: DefaultOnly,
 		Doc: "how a client's address is written in the log"},
 
-	{Path: "control", Kind: Mapping, Doc: "the administrative socket", Status: Planned},
-	{Path: "control.path", Kind: Path, Default: "/run/superd/control.sock", Status: Planned,
+	{Path: "control", Kind: Mapping, Doc: "the administrative socket, at which superd can be asked and told"},
+	{Path: "control.path", Kind: Path, Default: "/run/superd/control.sock",
 		Doc: "path of the administrative socket"},
-	{Path: "control.mode", Kind: Mode, Default: `"0600"`, Status: Planned,
-		Doc: "permissions of the administrative socket"},
+	{Path: "control.mode", Kind: Mode, Default: `"0600"`,
+		Doc: "permissions of the administrative socket; orders are root's and superd's own user's in any case"},
 
 	{Path: "http", Kind: Mapping, Doc: "metrics and health over HTTP; off when absent", Status: Planned},
 	{Path: "http.listen", Kind: Text, Forms: "HOST:PORT", Status: Planned,

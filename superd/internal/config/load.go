@@ -14,6 +14,15 @@ const largestFile = 8 << 20
 // Load reads and checks the file at path. The error is Problems, with all
 // that is wrong with the file, or tells why the file cannot be read.
 func Load(path string, sys System) (*Config, error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(path, data, sys)
+}
+
+// read takes a file of the administrator's choice, which may be a pipe.
+func read(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", path, bareError(err))
@@ -23,7 +32,7 @@ func Load(path string, sys System) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", path, err)
 	}
-	return Parse(path, data, sys)
+	return data, nil
 }
 
 // readAll stops one byte after the bound: others refuse what is too large.

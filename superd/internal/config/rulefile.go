@@ -6,11 +6,11 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of a file of rules (superd.yaml(5)). A rule takes some 300 bytes of
+// Bounds of a file of rules (superd.yaml(5)). A rule takes some 500 bytes of
 // memory in all, and a file may be read while superd serves.
 const (
 	largestRuleFile = 32 << 20
-	mostRules       = 500_000 // of one file
+	mostRules       = 250_000 // of one file
 	longestLine     = 1000    // bytes
 
 	mostWrong  = mostPrinted // lines, and no more are looked at

@@ -35,7 +35,7 @@ func TestRuleFileIsBounded(t *testing.T) {
 		"a long line":       {strings.Repeat("1", longestLine+1), 0, 0, 1, "f:1:1: the line has more than 1000 bytes"},
 		"wrong lines":       {strings.Repeat("x\n", 1000), 0, 0, mostWrong + 1, "f:101:1: the rest of the file is not looked at"},
 		"unmasked":          {strings.Repeat("10.1.2.3/8\n", 1000), 1000, mostWarned + 1, 0, "f:1000:1: 990 more addresses have bits beyond their network"},
-		"too many":          {strings.Repeat("::\n", mostRules+1), mostRules, 0, 1, "f:500001:1: a file has at most 500000 rules (take wider networks, or several files)"},
+		"too many":          {strings.Repeat("::\n", mostRules+1), mostRules, 0, 1, "f:250001:1: a file has at most 250000 rules (take wider networks, or several files)"},
 		"as many as can be": {strings.Repeat("::\n", mostRules), mostRules, 0, 0, ""},
 	} {
 		f := ParseRules("f", []byte(test.text))

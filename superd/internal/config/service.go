@@ -12,10 +12,11 @@ import (
 
 // config reads the whole file from its top mapping.
 func (d *decoder) config(root *yaml.Node) *Config {
-	top := d.section(value{node: root, at: d.at(root), key: &Key{Kind: Mapping}}, "")
+	top := d.top(root)
 	return &Config{
 		Path:     d.file,
 		Log:      top.log(),
+		Control:  top.control(),
 		Limits:   Limits{top.integer("limits.max"), top.decimal("limits.max_load")},
 		Drain:    top.duration("drain"),
 		Services: top.services(),
@@ -113,7 +114,8 @@ func (s section) service(name string) *Service {
 			FirstByte: s.duration("timeout.first_byte"),
 			Stop:      s.duration("timeout.stop"),
 		},
-		where: s.d.where,
+		where:   s.d.where,
+		written: writtenIn(s.self.node, "", written{}),
 	}
 }
 

@@ -18,17 +18,29 @@ const (
 )
 
 // countBytes notes how many bytes came in for the program, whether or not it
-// read them, and how many it wrote. The kernel counts a FIN as a byte.
+// read them, and how many it wrote.
 func (t *Table) countBytes(r *record) {
 	r.ended.BytesIn, r.ended.BytesOut = -1, -1
 	if !t.lookAtTCP(r) {
 		return
 	}
-	in, out := int64(t.info.Bytes_received), int64(t.info.Bytes_acked)
-	if unsent, err := unix.IoctlGetInt(r.kept, unix.SIOCOUTQ); err == nil {
+	in, out := bytesMoved(r.kept, &t.info)
+	if t.info.State == tcpClosed {
+		in -= finReceived(r.kept)
+		out -= t.finSent(out)
+	}
+	r.ended.BytesIn, r.ended.BytesOut = in, out
+}
+
+// bytesMoved is how many bytes of a connection came in and were written. The
+// kernel counts a FIN as a byte; of a connection that is closed on both sides
+// its state does not tell who sent one.
+func bytesMoved(fd int, info *unix.TCPInfo) (in, out int64) {
+	in, out = int64(info.Bytes_received), int64(info.Bytes_acked)
+	if unsent, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err == nil {
 		out += int64(unsent)
 	}
-	switch t.info.State {
+	switch info.State {
 	case tcpCloseWait:
 		in--
 	case tcpFinWait1, tcpFinWait2:
@@ -36,11 +48,8 @@ func (t *Table) countBytes(r *record) {
 	case tcpLastAck, tcpClosing:
 		in--
 		out--
-	case tcpClosed:
-		in -= finReceived(r.kept)
-		out -= t.finSent(out)
 	}
-	r.ended.BytesIn, r.ended.BytesOut = in-int64(r.visitor.Taken), out
+	return in, out
 }
 
 // finSent is 1 where the program's side of a closed connection ended with a

@@ -66,7 +66,7 @@ func (t *Table) idleness(r *record) time.Duration {
 	if !t.lookAtTCP(r) {
 		return 0
 	}
-	return time.Duration(min(t.info.Last_data_recv, t.info.Last_data_sent)) * time.Millisecond
+	return idleTime(&t.info)
 }
 
 // linger lets r's connection go. Closing a TCP connection on input that is

@@ -53,6 +53,7 @@ type Table struct {
 	open   int       // records in use; guarded by mu
 	due    deadlines // guarded by mu
 	orders []func()  // for Watch to run; guarded by mu
+	freed  bool      // the descriptors are no longer the table's; guarded by mu
 
 	// What only Watch touches.
 	now       int64 // nanoseconds since begin
@@ -251,11 +252,14 @@ func (t *Table) find(k key) *record {
 	return nil
 }
 
-// order has Watch run f.
+// order has Watch run f. After the table's end it does nothing.
 func (t *Table) order(f func()) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.freed {
+		return
+	}
 	t.orders = append(t.orders, f)
-	t.mu.Unlock()
 	t.poll.wake()
 }
 

@@ -63,6 +63,9 @@ func (t *Table) obey() {
 func (t *Table) Close() {
 	t.order(func() { t.closed = true })
 	<-t.done
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.freed = true
 	t.poll.close()
 }
 

@@ -43,6 +43,9 @@ type Service struct {
 	refusals                         refusals
 }
 
+// Name is the service's name in the file.
+func (s *Service) Name() string { return s.name }
+
 // Listening records that the service can be reached at an address.
 func (s *Service) Listening(local string) {
 	if e := s.logger.Info(); e != nil {

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -559,9 +560,9 @@ func (r recorder) Connection(fd int, p *peer.Peer) {
 	r.room.Connection(fd, p)
 }
 
-// Shut lets those in who stand in the kernel's queue, as far as there is room,
+// ShutAll lets those in who stand in the kernel's queue, as far as there is room,
 // and nobody after them; Close ends the thread.
-func TestShutEmptiesTheQueue(t *testing.T) {
+func TestShutAllEmptiesTheQueue(t *testing.T) {
 	s := newSet(t)
 	wide, narrow := newRoom(1000), newRoom(2)
 	first := open(t, s, at("127.0.0.1:0"), wide)[0].Local()
@@ -575,7 +576,7 @@ func TestShutEmptiesTheQueue(t *testing.T) {
 	}
 	closed := make(chan struct{})
 	go func() { // ends with Serve
-		s.Shut()
+		s.ShutAll()
 		s.Close()
 		close(closed)
 	}()
@@ -699,4 +700,83 @@ func useUpDescriptors(t *testing.T) (release func()) {
 			t.Error(err)
 		}
 	}
+}
+
+// An order that comes after a set's end must not be told to whoever has the
+// number of its eventfd by then.
+func TestLateOrderTouchesNothing(t *testing.T) {
+	s, door := newSet(t), newRoom(1)
+	open(t, s, at("127.0.0.1:0"), door)
+	go s.Serve(func() int { return 0 }) // ends with Close
+	s.Close()
+	other, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(other)
+	if other != s.waker {
+		if err := unix.Dup3(other, s.waker, unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(s.waker)
+	}
+	s.Resume(door)
+	s.Shut(door)
+	if s.Answers(time.Millisecond) {
+		t.Error("a set that has ended answers")
+	}
+	if n, err := unix.Read(other, make([]byte, 8)); err != unix.EAGAIN {
+		t.Errorf("another's file got %d bytes, %v", n, err)
+	}
+}
+
+// Shut closes the sockets of one door and no other, after who stood there has
+// come in.
+func TestShut(t *testing.T) {
+	s := newSet(t)
+	going, staying := newRoom(3), newRoom(3)
+	gone := open(t, s, at("127.0.0.1:0", "127.0.0.1:0"), going)
+	stays := open(t, s, at("127.0.0.1:0"), staying)[0]
+	for range 2 {
+		dial(t, gone[0].Local())
+	}
+	dial(t, gone[1].Local())
+	late := dial(t, gone[1].Local()) // finds no room
+	serve(t, s)
+	s.Shut(going)
+	for range 3 {
+		going.next(t)
+	}
+	late.SetDeadline(time.Now().Add(patience))
+	if _, err := late.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("who found no room gets %v, not a reset", err)
+	}
+	for _, k := range gone {
+		if c, err := net.Dial("tcp", k.Local().String()); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("who comes too late gets %v, %v", c, err)
+		}
+	}
+	s.Shut(going)
+	s.Resume(going)
+	dial(t, stays.Local())
+	staying.next(t)
+}
+
+func TestAnswers(t *testing.T) {
+	s, door := newSet(t), newRoom(1)
+	open(t, s, at("127.0.0.1:0"), door)
+	if s.Answers(time.Millisecond) {
+		t.Error("a set that nobody serves answers")
+	}
+	serve(t, s)
+	if !s.Answers(patience) {
+		t.Error("a set that is served does not answer")
+	}
+	hold, held := make(chan struct{}), make(chan struct{})
+	s.Order(func() { close(held); <-hold })
+	<-held
+	if s.Answers(10 * time.Millisecond) {
+		t.Error("a set that hangs answers")
+	}
+	close(hold)
 }

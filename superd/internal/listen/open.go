@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -91,7 +92,7 @@ func (s *Set) open(l *config.Listener, addr netip.AddrPort, door Door) (*Socket,
 	if fd, err = s.above(fd); err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	k := &Socket{fd: fd, door: door, any: addr.Addr().IsUnspecified()}
+	k := &Socket{fd: fd, door: door, listener: l, any: addr.Addr().IsUnspecified()}
 	if err = configure(fd, l, addr); err == nil {
 		err = k.listen(l, addr)
 	}
@@ -106,16 +107,21 @@ func (k *Socket) listen(l *config.Listener, addr netip.AddrPort) error {
 	if err := unix.Bind(k.fd, sockaddr(addr)); err != nil {
 		return os.NewSyscallError("bind", err)
 	}
-	backlog := l.Backlog
-	if backlog == 0 {
-		backlog = math.MaxInt32 // the kernel makes it net.core.somaxconn
-	}
-	if err := unix.Listen(k.fd, backlog); err != nil {
+	if err := unix.Listen(k.fd, backlogOf(l)); err != nil {
 		return os.NewSyscallError("listen", err)
 	}
 	var err error
 	k.local, err = boundTo(k.fd)
 	return err
+}
+
+// backlogOf is what listen(2) is told; the kernel lowers it to
+// net.core.somaxconn.
+func backlogOf(l *config.Listener) int {
+	if l.Backlog == 0 {
+		return math.MaxInt32
+	}
+	return l.Backlog
 }
 
 // configure sets the options of a listening socket; connections inherit those
@@ -175,14 +181,24 @@ func zoneName(index uint32) string { return strconv.FormatUint(uint64(index), 10
 
 // add puts a socket under Serve's eyes.
 func (s *Set) add(k *Socket) error {
-	k.number = int32(len(s.sockets))
+	k.number = s.freeNumber()
 	err := unix.EpollCtl(s.set, unix.EPOLL_CTL_ADD, k.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: k.number})
 	if err != nil {
 		return os.NewSyscallError("epoll_ctl", err)
 	}
-	s.sockets = append(s.sockets, k)
+	s.sockets[k.number] = k
 	s.doors[k.door] = append(s.doors[k.door], k)
 	return nil
+}
+
+// freeNumber is one that no socket of s has.
+func (s *Set) freeNumber() int32 {
+	free := slices.Index(s.sockets, nil)
+	if free < 0 {
+		free = len(s.sockets)
+		s.sockets = append(s.sockets, nil)
+	}
+	return int32(free)
 }
 
 // Abandon closes all sockets of a set that was never served.

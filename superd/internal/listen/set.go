@@ -6,12 +6,14 @@ package listen
 import (
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"superd/superd/internal/config"
 	"superd/superd/internal/peer"
 )
 
@@ -43,11 +45,12 @@ type Set struct {
 
 	mu     sync.Mutex
 	orders []func() // for Serve to run; guarded by mu
+	freed  bool     // the descriptors are no longer the set's; guarded by mu
 	woken  atomic.Bool
 	done   chan struct{} // closed when Serve has returned
 
 	// What only Serve touches once it runs.
-	sockets []*Socket // by number
+	sockets []*Socket // by number; nil where one was forsaken
 	watched []func()  // for others, by how far their numbers are below watchedNumber
 	doors   map[Door][]*Socket
 	peer    peer.Peer // of the connection that was accepted last
@@ -60,12 +63,16 @@ type Set struct {
 type Socket struct {
 	fd       int
 	number   int32 // its place in the set's list
+	listener *config.Listener
 	door     Door
 	local    netip.AddrPort
 	accepted int  // connections so far; touched by Serve only
 	any      bool // bound to all addresses: each connection has its own local one
 	paused   bool // not waited for; touched by Serve only
 }
+
+// Listener is what the socket was made from, as Open was given it.
+func (s *Socket) Listener() *config.Listener { return s.listener }
 
 // Local is the address that the socket is really bound to.
 func (s *Socket) Local() netip.AddrPort { return s.local }
@@ -130,7 +137,7 @@ func (s *Set) Serve(turn func() int) {
 				s.obey()
 			case e.Fd < 0:
 				s.watched[watchedNumber-e.Fd]()
-			default:
+			case s.sockets[e.Fd] != nil: // else it was forsaken meanwhile
 				s.burst(s.sockets[e.Fd])
 			}
 		}
@@ -207,10 +214,10 @@ func (s *Set) Resume(door Door) {
 	})
 }
 
-// Shut accepts what the kernel has queued already, as far as there is room for
-// it, and closes all sockets. Serve, which must be running, goes on for those
+// ShutAll accepts what the kernel has queued already, as far as there is room
+// for it, and closes all sockets. Serve, which must be running, goes on for those
 // who were let in.
-func (s *Set) Shut() {
+func (s *Set) ShutAll() {
 	shut := make(chan struct{})
 	s.Order(func() {
 		for _, k := range s.sockets {
@@ -222,18 +229,35 @@ func (s *Set) Shut() {
 	<-shut
 }
 
-// longestQueue is as many connections as the file can have the kernel queue at
-// one socket, by listen.backlog.
-const longestQueue = 65535
-
-// takeQueue accepts all that waits at a socket. Who comes meanwhile does not
-// make it go on for ever.
-func (s *Set) takeQueue(k *Socket) {
-	begin := k.accepted
-	for left := -1; left != k.accepted && k.accepted-begin < longestQueue; {
-		left = k.accepted
-		s.burst(k)
+// Adopt has s wait for a socket that another set has forsaken, for door. It is
+// for Order, or a set that is not served yet. Where it fails the socket is
+// closed.
+func (s *Set) Adopt(k *Socket, door Door) error {
+	k.door, k.paused = door, false
+	if err := s.add(k); err != nil {
+		unix.Close(k.fd)
+		return err
 	}
+	return nil
+}
+
+// Forsake has s no longer wait for a socket of its own, which stays open: what
+// comes is queued by the kernel. It is for Order, or a set that is not served.
+func (s *Set) Forsake(k *Socket) {
+	unix.EpollCtl(s.set, unix.EPOLL_CTL_DEL, k.fd, nil)
+	s.sockets[k.number] = nil
+	s.doors[k.door] = slices.DeleteFunc(s.doors[k.door], func(other *Socket) bool { return other == k })
+	if len(s.doors[k.door]) == 0 {
+		delete(s.doors, k.door)
+	}
+}
+
+// Finish accepts what the kernel has queued for a socket of s already, as far
+// as there is room for it, and closes the socket. It is for Order.
+func (s *Set) Finish(k *Socket) {
+	s.takeQueue(k)
+	s.Forsake(k)
+	unix.Close(k.fd)
 }
 
 // Close closes all sockets, runs what was ordered, and ends Serve, which must
@@ -247,16 +271,19 @@ func (s *Set) Close() {
 // closeSockets leaves no socket that an event could speak of.
 func (s *Set) closeSockets() {
 	for _, k := range s.sockets {
-		k.paused = true
-		unix.EpollCtl(s.set, unix.EPOLL_CTL_DEL, k.fd, nil)
-		unix.Close(k.fd)
+		if k != nil {
+			s.Forsake(k)
+			unix.Close(k.fd)
+		}
 	}
-	clear(s.doors)
 	s.shut = true
 }
 
 // free closes all descriptors of a set that nobody serves.
 func (s *Set) free() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.freed = true
 	if !s.shut {
 		s.closeSockets()
 	}
@@ -267,11 +294,16 @@ func (s *Set) free() {
 	}
 }
 
-// Order has Serve run f, between connections.
+// Order has Serve run f, between connections. After the set's end it does
+// nothing: connections end later than their listening sockets, and make room
+// nobody waits for.
 func (s *Set) Order(f func()) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.freed {
+		return
+	}
 	s.orders = append(s.orders, f)
-	s.mu.Unlock()
 	if !s.woken.Swap(true) {
 		one := [8]byte{0: 1}
 		unix.Write(s.waker, one[:])

@@ -68,7 +68,7 @@ func nextExtra(within []byte, at int) (extra, error) {
 	if left := len(rest) - extraHead; length > left {
 		return extra{}, wrong(at, "a field of type 0x%02x does not fit: its length is %d, and %d is left", rest[0], length, left)
 	}
-	return extra{rest[0], at, rest[extraHead:][:length:length]}, nil
+	return extra{rest[0], at, rest[extraHead:][:length]}, nil
 }
 
 func (x *extra) end() int { return x.at + extraHead + len(x.value) }

@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// seeds are headers of all kinds, whole and broken.
-func seeds() []string {
+// seeds are headers of all kinds, whole and broken, and those of others.
+func seeds(t testing.TB) []string {
+	t.Helper()
 	list := []string{
 		"", "P", "G", "PROXY", "PROXY UNKNOWN\r\n", "PROXY UNKNOWN ::1\r\r\n", "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nrest",
 		"PROXY TCP4 192.0.2.1 192.0.2.2 01 2\r\n", "PROXY TCP6 ::1 192.0.2.1 1 2\r\n", "PROXY TCP6 ::ffff:192.0.2.1 2001:DB8::1 65535 65536\r\n",
@@ -20,6 +21,9 @@ func seeds() []string {
 		summed(tcp(unsummed)), tcp(unsummed), tcp(field(checksum)), tcp(field(alpn, "h2"), field(alpn, "h2")),
 		tcp(field(uniqueID, strings.Repeat("i", mostUniqueID+1))), tcp(sslField(overSSL, 1, field(sslCommonName, "a"), "\x22")),
 		summed(tcp(field(4), unsummed, sslField(7, 0, field(sslVersion, "TLSv1.3"), field(sslCommonName, "a b")), field(authority, "..", "\x00"))),
+	}
+	for _, c := range captures(t) {
+		list = append(list, c.bytes)
 	}
 	return list
 }
@@ -47,7 +51,7 @@ func lineMeans(b []byte) (h Header, n int, ok bool) {
 }
 
 func FuzzLine(f *testing.F) {
-	for _, seed := range seeds() {
+	for _, seed := range seeds(f) {
 		f.Add([]byte(strings.TrimPrefix(seed, "PROXY ")))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -64,7 +68,7 @@ func FuzzLine(f *testing.F) {
 // FuzzBinary puts the length field right, and a checksum where it begins with
 // one, so that more gets past them.
 func FuzzBinary(f *testing.F) {
-	for _, seed := range seeds() {
+	for _, seed := range seeds(f) {
 		f.Add(strings.TrimPrefix(seed, signature), true)
 		f.Add(strings.TrimPrefix(seed, signature), false)
 	}
@@ -79,7 +83,7 @@ func FuzzBinary(f *testing.F) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, seed := range seeds() {
+	for _, seed := range seeds(f) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -16,6 +16,8 @@ var inLine = [...]string{
 	tcp6: " .:0123456789ABCDEFabcdef",
 }
 
+var families = [...]string{tcp4: "IPv4", tcp6: "IPv6"}
+
 // readLine reads version 1. Nothing is decoded before the line is whole, as the
 // specification wants it, but what no line has is refused when it comes.
 func (h *Header) readLine(b []byte, f form) (n int, err error) {
@@ -99,11 +101,8 @@ func (r *fields) address(what string, f form) (netip.Addr, error) {
 	// A view and no copy, since netip keeps no text of an address without a zone,
 	// and no zone gets here.
 	addr, err := netip.ParseAddr(unsafe.String(unsafe.SliceData(text), len(text)))
-	switch {
-	case f == tcp4 && (err != nil || !addr.Is4()):
-		return addr, wrong(at, `the %s "%s" is not an IPv4 address`, what, text)
-	case f == tcp6 && (err != nil || !addr.Is6()):
-		return addr, wrong(at, `the %s "%s" is not an IPv6 address`, what, text)
+	if err != nil || addr.Is4() != (f == tcp4) {
+		return addr, wrong(at, `the %s "%s" is not an %s address`, what, text, families[f])
 	}
 	return addr.Unmap(), nil
 }

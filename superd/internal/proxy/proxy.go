@@ -44,8 +44,8 @@ func wrong(i int, format string, args ...any) error {
 }
 
 // A Header is what a proxy says of a connection. Its byte slices are parts of
-// what was parsed, nil where the header has none, and may hold anything: only
-// AppendVariables makes them fit for others.
+// what was parsed, and valid as long as that is; nil where the header has none.
+// They may hold anything: only AppendVariables makes them fit for others.
 type Header struct {
 	Version int // 1 or 2
 

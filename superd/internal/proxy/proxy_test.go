@@ -222,7 +222,7 @@ func TestRefused(t *testing.T) {
 		{tcp(field(uniqueID), field(uniqueID)), "byte 32: the unique id comes a second time"},
 		{tcp(sslField(0, 0), sslField(0, 0)), "byte 37: the SSL field comes a second time"},
 		{tcp(field(namespace), field(namespace)), "byte 32: the network namespace comes a second time"},
-		{tcp(field(uniqueID, long, long)), "byte 29: the unique id has 214 bytes, more than 128"},
+		{tcp(field(uniqueID, strings.Repeat("x", mostUniqueID+1))), "byte 29: the unique id has 129 bytes, more than 128"},
 		{tcp(field(checksum, "\x00\x00\x00")), "byte 29: the checksum has 3 bytes, not 4"},
 		{tcp(field(checksum, "\x01\x02\x03\x04")), "byte 29: the checksum is 0x01020304, and that of the header 0x2a528ae8"},
 		{tcp(field(ssl, "\x01\x00\x00\x00")), "byte 29: the SSL field has 4 bytes, less than 5"},

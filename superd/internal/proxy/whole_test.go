@@ -81,7 +81,7 @@ func sound(t fatal, b []byte, a answer) {
 func unprintable(r rune) bool { return r < ' ' || r > '~' }
 
 func TestSplitAnywhere(t *testing.T) {
-	for _, seed := range seeds() {
+	for _, seed := range seeds(t) {
 		whole(t, []byte(seed))
 	}
 }
@@ -123,8 +123,7 @@ func header(t *rapid.T) *Header {
 	return h
 }
 
-// TestEncoded: what a header says is read, wherever it is split, and one byte
-// that has changed on its way is noticed.
+// TestEncoded: what a header says is read, wherever it is split.
 func TestEncoded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h := header(t)
@@ -133,16 +132,31 @@ func TestEncoded(t *testing.T) {
 		if a := ask(b); a.err != nil || a.n != len(b) || !reflect.DeepEqual(&a.h, h) {
 			t.Fatalf("%+v\nis read as %+v", h, a)
 		}
-		if h.Version == 1 {
-			return
-		}
-		i := rapid.IntRange(0, len(b)-1).Draw(t, "place")
-		b[i] ^= rapid.ByteRange(1, 255).Draw(t, "change")
-		whole(t, b)
-		if a := ask(b); a.err == nil && (i != atCommand || !a.h.Local) { // of LOCAL all else is ignored
-			t.Fatalf("byte %d is wrong: %+v", i+1, a)
-		}
 	})
+}
+
+// TestChanged: a byte that has changed on its way is noticed where there is a
+// checksum, unless the change hides this.
+func TestChanged(t *testing.T) {
+	const sum = "\x03\x00\x04"
+	found := 0
+	for _, c := range captures(t) {
+		at := strings.Index(c.bytes, sum)
+		if at < 0 || c.bytes[atCommand] != proxyCommand {
+			continue
+		}
+		found++
+		for i := headBytes; i < len(c.bytes); i++ {
+			b := []byte(c.bytes)
+			b[i] ^= 0x80
+			if a := ask(b); a.err == nil && (i < at || i >= at+len(sum)) {
+				t.Errorf("%s: byte %d is wrong: %+v", c.name, i+1, a)
+			}
+		}
+	}
+	if found < 5 {
+		t.Errorf("only %d headers have a checksum", found)
+	}
 }
 
 // endpoint draws an address and a port. A v4-mapped one would be read as IPv4.

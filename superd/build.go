@@ -1,0 +1,115 @@
+package main
+
+import (
+	"superd/superd/internal/admit"
+	"superd/superd/internal/config"
+	"superd/superd/internal/conn"
+	"superd/superd/internal/spawn"
+)
+
+// compile makes the services of a file; its warnings grow by what is doubtful
+// about them on this machine. Disabled ones are checked all the same. What was
+// made is the caller's to close.
+func (d *daemon) compile(c *config.Config) (list []*service, problems config.Problems) {
+	b := &build{daemon: d, config: c, who: newIdentities(d.engine.System())}
+	for _, c := range c.Services {
+		s, wrong := b.service(c)
+		problems = append(problems, wrong...)
+		if s != nil {
+			list = append(list, s)
+		}
+	}
+	return list, problems
+}
+
+// A build makes the services of one file.
+type build struct {
+	daemon *daemon
+	config *config.Config
+	who    *identities
+}
+
+func (b *build) warn(w ...config.Problem) { b.config.Warnings = append(b.config.Warnings, w...) }
+
+// service compiles one service.
+func (b *build) service(c *config.Service) (*service, config.Problems) {
+	id, user, problems := b.who.of(c)
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	if w, due := b.who.rootWarning(c, user); due {
+		b.warn(w)
+	}
+	admission, problems := admissionOf(c, b.who)
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	b.warn(admission.warnings()...)
+	image, err := newImage(b.daemon.engine, c)
+	if err != nil {
+		return nil, config.Problems{c.Problem("builtin", err.Error(), "")}
+	}
+	s := &service{daemon: b.daemon, config: c, image: image, table: b.daemon.table, admission: admission}
+	if problems := b.plans(s, id, user); len(problems) > 0 {
+		s.close()
+		return nil, problems
+	}
+	s.counts = s.conn.Plan.CountsSource()
+	s.hall = b.daemon.hallOf(s)
+	return s, nil
+}
+
+// plans makes the plan of a service, and those of the clients for whom
+// something else is run. All of them are started by one thread.
+func (b *build) plans(s *service, id, user *spawn.Identity) (problems config.Problems) {
+	configs := []*config.Service{s.config}
+	conns := []*conn.Service{&s.conn}
+	for _, o := range s.admission.overrides {
+		o.owner = s
+		configs, conns = append(configs, o.service), append(conns, &o.conn)
+	}
+	specs := make([]spawn.Spec, len(configs))
+	s.inherits = true
+	for i, c := range configs {
+		specs[i] = specOf(c, s.image, id, user)
+		s.inherits = s.inherits && spawn.Inheritable(&specs[i])
+	}
+	for i, c := range configs {
+		specs[i].Inherit = s.inherits
+		plan, wrong := b.plan(c, specs[i])
+		if problems = append(problems, wrong...); plan != nil {
+			*conns[i] = b.daemon.connService(c, plan)
+			conns[i].Apology = s.admission.texts[admit.ReasonSpawn]
+			s.plans = append(s.plans, plan)
+		}
+	}
+	return problems
+}
+
+func (b *build) plan(c *config.Service, spec spawn.Spec) (*spawn.Plan, config.Problems) {
+	plan, err := b.daemon.engine.Compile(spec)
+	if err != nil {
+		return nil, config.Problems{c.Problem("sandbox", err.Error(), "")}
+	}
+	for _, note := range plan.Notes() {
+		b.warn(c.Problem("sandbox", note, ""))
+	}
+	return plan, nil
+}
+
+// connService is what the table must know of connections whose programs are
+// started by plan.
+func (d *daemon) connService(c *config.Service, plan *spawn.Plan) conn.Service {
+	return conn.Service{
+		Events:    d.log.Service(c.Name),
+		Plan:      plan,
+		Keep:      c.Keep,
+		Linger:    c.Linger,
+		Session:   c.Timeout.Session,
+		Idle:      c.Timeout.Idle,
+		Stop:      c.Timeout.Stop,
+		LogStderr: c.Stderr == spawn.StderrLog,
+		Leave:     c.Leftover == "leave",
+		Release:   release,
+	}
+}

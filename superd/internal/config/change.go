@@ -1,0 +1,81 @@
+package config
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// written is what the file says of a service, by the path of each key: as it is
+// written where that is one value, else in the form of a list.
+type written map[string]string
+
+// writtenIn adds the values of a mapping to w; the paths begin with prefix.
+func writtenIn(n *yaml.Node, prefix string, w written) written {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		path := join(prefix, segment(followed(n.Content[i]).Value))
+		content := followed(n.Content[i+1])
+		if content.Kind == yaml.MappingNode {
+			writtenIn(content, path, w)
+		} else {
+			w[path] = flat(content)
+		}
+	}
+	return w
+}
+
+// flat is a value on one line, whatever line it was written on.
+func flat(n *yaml.Node) (text string) {
+	n = followed(n)
+	if n.Kind == yaml.ScalarNode {
+		return n.Value
+	}
+	for i, content := range n.Content {
+		switch {
+		case n.Kind == yaml.MappingNode && i%2 == 1:
+			text += ": "
+		case i > 0:
+			text += ", "
+		}
+		text += flat(content)
+	}
+	if n.Kind == yaml.MappingNode {
+		return "{" + text + "}"
+	}
+	return "[" + text + "]"
+}
+
+// longestValue is how much of a value a change shows.
+const longestValue = 60
+
+// Changes says what the file says otherwise of a service than it did in old:
+// "max: 10 -> 20", by the paths of the keys. The values of variables, which may
+// be secrets, are not shown.
+func (s *Service) Changes(old *Service) (list []string) {
+	both := maps.Clone(s.written)
+	maps.Copy(both, old.written)
+	for _, path := range slices.Sorted(maps.Keys(both)) {
+		is, now := s.written[path]
+		was, before := old.written[path]
+		switch {
+		case is == was && now == before:
+		case strings.HasPrefix(path, "env."):
+			list = append(list, path)
+		default:
+			list = append(list, path+": "+shown(was, before)+" -> "+shown(is, now))
+		}
+	}
+	return list
+}
+
+func shown(value string, there bool) string {
+	switch {
+	case !there:
+		return "nothing"
+	case len(value) > longestValue || value == "":
+		return quote(value)
+	}
+	return value
+}
