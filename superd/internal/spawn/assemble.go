@@ -65,7 +65,7 @@ const (
 // segment begins at 0.
 func (a *architecture) assemble(segments []segment) []unix.SockFilter {
 	b := &assembler{returns: map[verdict]label{}}
-	own := b.before(b.search(segments), opLoad, dataNumber)
+	own := b.before(b.search(stretches(segments)), opLoad, dataNumber)
 	check := b.jump(opEqual, a.audit, own, b.result(kill))
 	b.before(check, opLoad, dataArch)
 	slices.Reverse(b.reversed)
@@ -95,18 +95,47 @@ func (b *assembler) before(l label, code uint16, k uint32) label {
 	return b.emit(code, k)
 }
 
-// search finds the segment of the number that was loaded, by halves: a call
+// A stretch is a segment in which one number may have an outcome of its own.
+type stretch struct {
+	segment
+	exception *segment // nil for none
+}
+
+// stretches joins what a single number parts: to ask for that number is one
+// comparison, where three segments take two. Half of a policy's segments are
+// such numbers, and each instruction of a filter costs a connection a tenth of
+// a microsecond, since the kernel compiles it anew for each.
+func stretches(segments []segment) (list []stretch) {
+	for len(segments) > 0 {
+		s, taken := stretch{segment: segments[0]}, 1
+		if len(segments) > 2 && segments[2].first == segments[1].first+1 && segments[2].outcome == s.outcome {
+			s.exception, taken = &segments[1], 3
+		}
+		list, segments = append(list, s), segments[taken:]
+	}
+	return list
+}
+
+// search finds the stretch of the number that was loaded, by halves: a call
 // costs the logarithm of the filter's length. So does the kernel's own walk
 // through all numbers when it installs the filter (seccomp_cache_prepare,
 // Linux 5.11), which is a part of the price of each connection.
-func (b *assembler) search(segments []segment) label {
-	if len(segments) == 1 {
-		return b.outcome(segments[0].outcome)
+func (b *assembler) search(list []stretch) label {
+	if len(list) == 1 {
+		return b.stretch(list[0])
 	}
-	half := len(segments) / 2
-	high := b.search(segments[half:])
-	low := b.search(segments[:half])
-	return b.jump(opAtLeast, segments[half].first, high, low)
+	half := len(list) / 2
+	high := b.search(list[half:])
+	low := b.search(list[:half])
+	return b.jump(opAtLeast, list[half].first, high, low)
+}
+
+func (b *assembler) stretch(s stretch) label {
+	others := b.outcome(s.outcome)
+	if s.exception == nil {
+		return others
+	}
+	return b.jump(opEqual, s.exception.first, b.outcome(s.exception.outcome), others)
 }
 
 func (b *assembler) outcome(o outcome) label {

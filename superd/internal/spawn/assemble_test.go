@@ -117,6 +117,21 @@ func TestAssembledIsWhatWasMeant(t *testing.T) {
 	}
 }
 
+// TestOneNumberIsOneComparison: what lies on both sides of it is the same.
+func TestOneNumberIsOneComparison(t *testing.T) {
+	filter := architectures["amd64"].assemble([]segment{
+		{first: 0, outcome: outcome{verdict: allow}}, {first: 5, outcome: outcome{verdict: kill}}, {first: 6, outcome: outcome{verdict: allow}}})
+	comparisons := 0
+	for _, i := range filter {
+		if i.Code == opEqual || i.Code == opAtLeast {
+			comparisons++
+		}
+	}
+	if comparisons != 2 { // the architecture, and the number
+		t.Errorf("%d comparisons in %v", comparisons, filter)
+	}
+}
+
 func randomSegments(random *rand.Rand, n int) (list []segment) {
 	first := uint32(0)
 	for range n {

@@ -466,6 +466,29 @@ func TestListedPathsAreBelowTheRoot(t *testing.T) {
 	}
 }
 
+// TestOneFileIsOneRule: a second name of it, with no other right, adds none.
+func TestOneFileIsOneRule(t *testing.T) {
+	needRoot(t)
+	needLandlock(t, 3)
+	dir := t.TempDir()
+	if err := os.Symlink(dir, dir+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	s := confined()
+	s.Read, s.Write = []string{dir, dir + "/link"}, []string{dir, dir + "/link"}
+	s.PrivateTmp = true // so that each program gets a set of its own
+	p := compile(t, NewEngine(), walled("true", s))
+	at, rights := p.walls.rules.made[0].at, []uint64{}
+	for _, r := range p.walls.rules.made {
+		if r.at == at && r.fd >= 0 {
+			rights = append(rights, r.access)
+		}
+	}
+	if len(rights) != 2 || rights[0]&^rights[1] != 0 {
+		t.Errorf("the rules for one directory: %x", rights)
+	}
+}
+
 func TestLandlockNeedsNoNewPrivs(t *testing.T) {
 	s := confined()
 	s.NoNewPrivs = false

@@ -79,7 +79,8 @@ func (p *Plan) tolerate(lacking ...string) error {
 
 // buildRules makes the set that children get.
 func (p *Plan) buildRules(attr unix.LandlockRulesetAttr) error {
-	r := &rules{window: p.engine.window, attr: attr, root: p.spec.Chroot, fresh: len(p.walls.tmps) > 0, set: -1}
+	r := &rules{window: p.engine.window, attr: attr, root: p.spec.Chroot, set: -1}
+	r.fresh = len(p.walls.tmps) > 0 && attr.Handled_access_fs != 0
 	if p.spec.Sandbox.Confined {
 		r.openings = p.openings()
 	}

@@ -122,6 +122,16 @@ func TestTmpIsBounded(t *testing.T) {
 	}
 }
 
+// TestTmpWithoutNetwork: the rules for TCP know no files, and none is added.
+func TestTmpWithoutNetwork(t *testing.T) {
+	needRoot(t)
+	s := privateTmp()
+	s.Preset, s.Network = "offline", false
+	if got := mustAnswer(t, walled("echo x > /tmp/file && cat /tmp/file", s)); got != "x\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
 // TestConfinedTmpExecutesNothing: what a confined program writes it may not run.
 func TestConfinedTmpExecutesNothing(t *testing.T) {
 	needRoot(t)
