@@ -23,6 +23,7 @@ import (
 type service struct {
 	daemon    *daemon
 	config    *config.Service
+	owners    listen.Owners // of its unix sockets
 	gate      *admit.Gate
 	admission *admission
 	conn      conn.Service
@@ -98,7 +99,7 @@ func release(v *conn.Visitor, x *event.Exit, cause error) {
 	g := v.Host.(*guest)
 	s := g.service
 	if s.counts {
-		s.gate.Forget(v.Peer.Remote.Addr())
+		s.gate.Forget(g.client)
 	}
 	s.tellChange(g.ticket.Ended(endOf(x, cause), s.daemon.now()))
 	g.ticket.Release()

@@ -188,7 +188,7 @@ var table = []Key{
 
 	{Path: "services.*.listen", Kind: Mixed, Forms: "a port, an address, a mapping or a list of these",
 		Doc: "the sockets that the service listens on"},
-	{Path: "services.*.listen.address", Kind: Text, Forms: `a port, HOST:PORT or "[IPV6]:PORT"`,
+	{Path: "services.*.listen.address", Kind: Text, Forms: `a port, HOST:PORT, "[IPV6]:PORT", unix:/PATH or unix:@NAME`,
 		Doc: "the address, in any of the forms that listen itself takes"},
 	{Path: "services.*.listen.backlog", Kind: Integer, Min: 1, Max: 65535,
 		Doc: "connections that the kernel queues before they are accepted; the system's maximum when absent"},
@@ -218,11 +218,11 @@ var table = []Key{
 		Doc: "type of service of the packets sent"},
 	{Path: "services.*.listen.defer_accept", Kind: Duration, Status: Planned,
 		Doc: "accept a connection only when its first bytes are there"},
-	{Path: "services.*.listen.mode", Kind: Mode, Status: Planned,
+	{Path: "services.*.listen.mode", Kind: Mode, Default: `"0660"`,
 		Doc: "permissions of a unix socket"},
-	{Path: "services.*.listen.owner", Kind: Account, Status: Planned,
+	{Path: "services.*.listen.owner", Kind: Account,
 		Doc: "owner of a unix socket"},
-	{Path: "services.*.listen.group", Kind: Account, Status: Planned,
+	{Path: "services.*.listen.group", Kind: Account,
 		Doc: "group of a unix socket"},
 
 	{Path: "services.*.run", Kind: Mixed, Forms: "a list of program and arguments, or one text",

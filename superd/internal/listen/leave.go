@@ -21,9 +21,14 @@ func (s *Set) Shut(door Door) {
 	}
 }
 
-// takeQueue accepts all that waits at a socket, as far as there is room.
+// takeQueue accepts all that waits at a socket, as far as there is room. Nobody
+// comes by its file any more.
 func (s *Set) takeQueue(k *Socket) {
-	for left := -1; k != nil && left != k.accepted; {
+	if k == nil {
+		return
+	}
+	k.withdraw()
+	for left := -1; left != k.accepted; {
 		left = k.accepted
 		s.burst(k)
 	}
