@@ -112,9 +112,9 @@ func (g *generation) keep(s *service, open map[string]*site, kept map[*site]bool
 		}
 		kept[old] = true
 		g.sites = append(g.sites, &site{old.socket, l, s, old.service})
-		if old.listener.Dual != l.Dual {
-			problems = append(problems, config.Problem{At: l.At, Path: l.Path, What: "v6only of " + l.Spec + " cannot be changed while superd listens there",
-				Hint: "take the address out, reload, and add it again"})
+		if key := old.listener.Rigid(l); key != "" {
+			problems = append(problems, l.Problem(key, key+" of "+l.Spec+" cannot be changed while superd listens there",
+				"take the address out, reload, and add it again"))
 		}
 	}
 	return missing, problems

@@ -109,6 +109,53 @@ services:
 	}
 }
 
+// Records stay apart, in both directions.
+func TestSeqpacket(t *testing.T) {
+	t.Parallel()
+	dir := publicDir(t)
+	d := start(t, several("cat", fmt.Sprintf("listen: {address: 'unix:%s/cat', type: seqpacket}, run: /bin/cat, timeout: {idle: 1h}", dir),
+		"brief", fmt.Sprintf("listen: {address: 'unix:%s/brief', type: seqpacket}, builtin: greeting", dir)))
+	c, err := net.Dial("unixpacket", dir+"/cat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	sent := []string{"one", strings.Repeat("x", 50_000), "three\n", "4"}
+	for _, record := range sent {
+		if _, err := io.WriteString(c, record); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := make([]byte, 100_000)
+	for _, record := range sent {
+		if n, err := c.Read(b); err != nil || string(b[:n]) != record {
+			t.Errorf("a record of %d bytes came back as %d: %v", len(record), n, err)
+		}
+	}
+	c.(*net.UnixConn).CloseWrite()
+	d.closed(c)
+	if r := d.exited("cat", 1)[0]; r.number("status") != 0 || r.text("local") != "unix:"+dir+"/cat" {
+		t.Errorf("it is recorded as %v", r)
+	}
+	// superd's own client finds out what it has to speak. Input that nobody reads
+	// does no harm here either.
+	cmd := superd("connect", d.address("brief"))
+	cmd.Stdin = strings.NewReader("unread")
+	if code, out, complaints := finished(t, cmd); code != 0 || out != "hi client" {
+		t.Errorf("it says %d %q %s", code, out, complaints)
+	}
+	if _, err := net.Dial("unix", dir+"/cat"); err == nil {
+		t.Error("a stream can connect to it")
+	}
+	// What kind it is cannot be changed while it is open.
+	os.WriteFile(d.config(), []byte(several("cat", fmt.Sprintf("listen: {address: 'unix:%s/cat', type: stream}, run: /bin/cat", dir))), 0o644)
+	d.signal(unix.SIGHUP)
+	d.await(func(r record) bool {
+		return strings.HasSuffix(r.text("message"), "services.cat.listen.type: type of unix:"+dir+"/cat cannot be changed while superd listens there (take the address out, reload, and add it again)")
+	})
+}
+
 // Many bytes, many clients, in both directions.
 func TestUnixSocketUnderLoad(t *testing.T) {
 	t.Parallel()

@@ -117,6 +117,18 @@ func (l *Listener) Place() string {
 	return "unix:" + path.Clean(l.Name)
 }
 
+// Rigid is the key that l differs from other in, of those that are for good once
+// a socket is open; "" for none. Both have the same Place.
+func (l *Listener) Rigid(other *Listener) string {
+	switch {
+	case l.Dual != other.Dual:
+		return "v6only"
+	case l.Type != other.Type:
+		return "type"
+	}
+	return ""
+}
+
 // families are the address families that a listener takes its port in.
 func (l Listener) families() []familyPort {
 	own := familyPort{l.Addr.Addr().Is6(), l.Addr.Port()}

@@ -189,6 +189,7 @@ type Listener struct {
 	Family Family
 	Addr   netip.AddrPort // of TCP; an unspecified address for a bare port
 	Name   string         // of Unix: an absolute path, or @ and an abstract name
+	Type   string         // of Unix: stream, seqpacket
 
 	Backlog int // connections the kernel queues; 0 for the system's maximum
 	// Optional marks the IPv6 half of a bare port: it is left out, not

@@ -190,6 +190,8 @@ var table = []Key{
 		Doc: "the sockets that the service listens on"},
 	{Path: "services.*.listen.address", Kind: Text, Forms: `a port, HOST:PORT, "[IPV6]:PORT", unix:/PATH or unix:@NAME`,
 		Doc: "the address, in any of the forms that listen itself takes"},
+	{Path: "services.*.listen.type", Kind: Word, Words: []string{"stream", "seqpacket"}, Default: "stream",
+		Doc: "of a unix socket: a stream of bytes, or records that stay apart"},
 	{Path: "services.*.listen.backlog", Kind: Integer, Min: 1, Max: 65535,
 		Doc: "connections that the kernel queues before they are accepted; the system's maximum when absent"},
 	{Path: "services.*.listen.v6only", Kind: Boolean, Default: "true",

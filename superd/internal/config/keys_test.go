@@ -50,7 +50,7 @@ func with(path, value string) string {
 		fill = "builtin: echo"
 		if len(rest) > 1 && rest[1] != "address" {
 			address := "0"
-			if slices.Contains([]string{"mode", "owner", "group"}, rest[1]) {
+			if slices.Contains([]string{"type", "mode", "owner", "group"}, rest[1]) {
 				address = "unix:/run/echo"
 			}
 			return "services: {echo: {builtin: echo, listen: {address: " + address + ", " + nested(rest[1:], value) + "}}}"
@@ -100,7 +100,7 @@ func TestDefaultsCanBeWritten(t *testing.T) {
 		if parent, _ := cutLast(k.Path); present[parent] != "" {
 			unwritten = parse(t, with(parent, present[parent]))
 		}
-		if k.Path == "services.*.listen.mode" {
+		if k.Path == "services.*.listen.mode" || k.Path == "services.*.listen.type" {
 			unwritten = parse(t, "services: {echo: {listen: unix:/run/echo, builtin: echo}}")
 		}
 		for i, s := range got.Services {

@@ -52,6 +52,7 @@ func (s section) listeners() []Listener {
 	v := s.get("address")
 	common := Listener{
 		Spec:      v.node.Value,
+		Type:      s.word("type"),
 		Backlog:   s.integer("backlog"),
 		NoDelay:   s.boolean("nodelay"),
 		KeepAlive: s.keepAlive(),
@@ -81,6 +82,7 @@ func (s section) listeners() []Listener {
 
 // goesWith are the keys that not every address has a use for.
 var goesWith = map[string]func(endpoints) error{
+	"type":      onlyUnix,
 	"v6only":    onlyTCP,
 	"nodelay":   onlyTCP,
 	"keepalive": onlyTCP,
@@ -94,6 +96,13 @@ func onlyTCP(e endpoints) error {
 		return nil
 	}
 	return mistakef("leave it out", "has a meaning only for TCP")
+}
+
+func onlyUnix(e endpoints) error {
+	if e.family == Unix {
+		return nil
+	}
+	return mistakef("leave it out", "has a meaning only for a unix socket")
 }
 
 func onlyPath(e endpoints) error {
@@ -121,7 +130,7 @@ func (l Listener) each(found endpoints, shared bool) []Listener {
 		l.Name = found.name
 		return []Listener{l}
 	}
-	l.Mode = 0
+	l.Mode, l.Type = 0, ""
 	if found.everywhere && shared {
 		l.Addr, l.Dual = netip.AddrPortFrom(netip.IPv6Unspecified(), found.port), true
 		return []Listener{l}

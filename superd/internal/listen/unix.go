@@ -37,9 +37,12 @@ type hindrance struct {
 
 func (h *hindrance) Error() string { return h.what }
 
+// socketTypes are the kinds of sockets that connections are accepted from.
+var socketTypes = map[string]int{"stream": unix.SOCK_STREAM, "seqpacket": unix.SOCK_SEQPACKET}
+
 // openUnix makes one listening unix socket.
 func (s *Set) openUnix(l *config.Listener, owners Owners, door Door) (*Socket, error) {
-	fd, err := s.newSocket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	fd, err := s.newSocket(unix.AF_UNIX, socketTypes[l.Type], 0)
 	if err != nil {
 		return nil, err
 	}

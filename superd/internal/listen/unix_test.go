@@ -23,7 +23,7 @@ import (
 
 // local is a listener as a file would ask for it.
 func local(name string) []config.Listener {
-	return []config.Listener{{Spec: "unix:" + name, Family: config.Unix, Name: name, Mode: 0o660}}
+	return []config.Listener{{Spec: "unix:" + name, Family: config.Unix, Name: name, Type: "stream", Mode: 0o660}}
 }
 
 // shortDir is a temporary directory whose name leaves room for a socket's.
@@ -72,20 +72,23 @@ func TestUnixVisitor(t *testing.T) {
 	s := newSet(t)
 	r := newRoom(10)
 	path, abstract := dir+"/socket", "@"+dir+"/abstract"
+	records := local("@" + dir + "/records")
+	records[0].Type = "seqpacket"
 	if got := open(t, s, local(path), r)[0].String(); got != "unix:"+path {
 		t.Errorf("it listens on %s", got)
 	}
 	if got := open(t, s, local(abstract), r)[0].String(); got != "unix:"+abstract {
 		t.Errorf("it listens on %s", got)
 	}
+	open(t, s, records, r)
 	serve(t, s)
-	for _, name := range []string{path, abstract} {
+	for name, network := range map[string]string{path: "unix", abstract: "unix", records[0].Name: "unixpacket"} {
 		for _, bound := range []string{"", dir + "/client" + strings.Repeat("x", 80-len(dir)), "@client of " + name} {
-			d := net.Dialer{LocalAddr: &net.UnixAddr{Name: bound, Net: "unix"}}
+			d := net.Dialer{LocalAddr: &net.UnixAddr{Name: bound, Net: network}}
 			if bound == "" {
 				d.LocalAddr = nil
 			}
-			c, err := d.Dial("unix", name)
+			c, err := d.Dial(network, name)
 			if err != nil {
 				t.Fatal(err)
 			}
