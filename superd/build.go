@@ -34,7 +34,8 @@ func (b *build) warn(w ...config.Problem) { b.config.Warnings = append(b.config.
 // service compiles one service.
 func (b *build) service(c *config.Service) (*service, config.Problems) {
 	id, user, problems := b.who.of(c)
-	if len(problems) > 0 {
+	owners, unknown := b.who.owners(c)
+	if problems = append(problems, unknown...); len(problems) > 0 {
 		return nil, problems
 	}
 	if w, due := b.who.rootWarning(c, user); due {
@@ -49,7 +50,7 @@ func (b *build) service(c *config.Service) (*service, config.Problems) {
 	if err != nil {
 		return nil, config.Problems{c.Problem("builtin", err.Error(), "")}
 	}
-	s := &service{daemon: b.daemon, config: c, image: image, table: b.daemon.table, admission: admission}
+	s := &service{daemon: b.daemon, config: c, owners: owners, image: image, table: b.daemon.table, admission: admission}
 	if problems := b.plans(s, id, user); len(problems) > 0 {
 		s.close()
 		return nil, problems

@@ -10,6 +10,7 @@ import (
 
 	"superd/superd/internal/config"
 	"superd/superd/internal/event"
+	"superd/superd/internal/listen"
 )
 
 // check reports everything that is wrong with a file on this machine: it
@@ -34,6 +35,7 @@ func check(path string, verbose bool) error {
 				problems = append(problems, programProblems(o.service)...)
 			}
 		}
+		problems = append(problems, listen.Check(s.config.Listen)...)
 		if verbose {
 			printService(s)
 		}

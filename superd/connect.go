@@ -42,6 +42,9 @@ func dial(address string) (duplex, error) {
 		address = net.JoinHostPort("localhost", address)
 	}
 	c, err := net.Dial(network, address)
+	if errors.Is(err, syscall.EPROTOTYPE) {
+		c, err = net.Dial("unixpacket", address) // type: seqpacket
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -476,9 +476,9 @@ func TestManualHasEveryVariable(t *testing.T) {
 	env := program(t, "env")
 	page := manual(t, "superd-program.7").section(t, "ENVIRONMENT")
 	styles := stylesOfTheFile(t)
-	yaml := "services:\n"
+	yaml, dir := "services:\n", publicDir(t)
 	for _, style := range append(styles, "none") {
-		yaml += fmt.Sprintf("  %s: {listen: \"127.0.0.1:0\", run: %s, env_style: [%s]}\n", style, env, style)
+		yaml += fmt.Sprintf("  %[1]s: {listen: ['127.0.0.1:0', 'unix:%[2]s/%[1]s'], run: %[3]s, env_style: [%[1]s]}\n", style, dir, env)
 	}
 	d := start(t, yaml)
 	always := variableNames(d.ask("none", ""))
@@ -486,7 +486,8 @@ func TestManualHasEveryVariable(t *testing.T) {
 	documented := namesOf(page.section(t, "For every program").items("Ev"))
 	sameNames(t, "variables of every program", documented, append(always, ofUser...))
 	for _, style := range styles {
-		own := slices.DeleteFunc(variableNames(d.ask(style, "")), func(n string) bool { return slices.Contains(always, n) })
+		all := append(variableNames(d.ask(style, "")), variableNames(d.askUnix(style, "@"+dir+"/client", ""))...)
+		own := slices.DeleteFunc(all, func(n string) bool { return slices.Contains(always, n) })
 		compareLists(t, "variables of "+style, namesOf(page.section(t, "With the style "+style).items("Ev")), own)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"superd/superd/internal/admit"
 	"superd/superd/internal/conn"
 	"superd/superd/internal/event"
+	"superd/superd/internal/listen"
 	"superd/superd/internal/lobby"
 	"superd/superd/internal/peer"
 	"superd/superd/internal/spawn"
@@ -58,7 +59,7 @@ const (
 
 // seat begins with a guest for whom a place was taken before it was accepted.
 func (g *guest) seat() {
-	g.client = clientOf(&g.visitor.Peer)
+	g.introduce()
 	g.greet()
 	g.decision = g.service.gate.Seat(g.client, g.service.daemon.now())
 	g.decided()
@@ -75,7 +76,7 @@ func (g *guest) receive() {
 
 // known goes on with a guest of whom it is known who it is.
 func (g *guest) known() {
-	g.client = clientOf(&g.visitor.Peer)
+	g.introduce()
 	g.client.Host = g
 	if g.service.config.Timeout.FirstByte > 0 {
 		g.awaitByte()
@@ -85,7 +86,18 @@ func (g *guest) known() {
 }
 
 // clientOf is a connection's far end as admission knows it.
-func clientOf(p *peer.Peer) admit.Client { return admit.Client{Addr: p.Remote.Addr()} }
+func clientOf(p *peer.Peer) admit.Client {
+	return admit.Client{Addr: p.Remote.Addr(), Unix: p.Kind == peer.Unix, UID: p.UID, GID: p.GID}
+}
+
+// introduce is clientOf, with all the groups of a client by a unix socket where
+// there are rules about groups.
+func (g *guest) introduce() {
+	g.client = clientOf(&g.visitor.Peer)
+	if g.client.Unix && g.service.admission.groups {
+		g.client.Groups, _ = listen.Groups(g.fd) // of a connection that is accepted they are known
+	}
+}
 
 // ask has it decided what becomes of g.
 func (g *guest) ask() {
@@ -135,7 +147,7 @@ func (g *guest) start() {
 		g.program = &o.conn
 	}
 	if s := g.service; s.counts {
-		g.visitor.FromSource = s.gate.Count(g.visitor.Peer.Remote.Addr())
+		g.visitor.FromSource = s.gate.Count(g.client)
 	}
 	g.tries = 0
 	g.launch()

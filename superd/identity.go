@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"superd/superd/internal/config"
+	"superd/superd/internal/listen"
 	"superd/superd/internal/spawn"
 )
 
@@ -104,6 +105,30 @@ func (i *identities) applyGroups(c *config.Service, id *spawn.Identity) *config.
 		id.Groups = append(id.Groups, gid)
 	}
 	return nil
+}
+
+// owners looks up the accounts that c's unix sockets are given to.
+func (i *identities) owners(c *config.Service) (o listen.Owners, problems config.Problems) {
+	o = listen.Owners{Users: map[string]uint32{}, Groups: map[string]uint32{}}
+	for _, l := range c.Listen {
+		if l.Owner != "" {
+			id, err := i.lookUp(l.Owner)
+			if err == nil {
+				o.Users[l.Owner] = id.UID
+			} else {
+				problems = append(problems, l.Problem("owner", err.Error(), ""))
+			}
+		}
+		if l.Group != "" {
+			gid, _, err := i.databases.GroupID(l.Group)
+			if err == nil {
+				o.Groups[l.Group] = gid
+			} else {
+				problems = append(problems, l.Problem("group", err.Error(), ""))
+			}
+		}
+	}
+	return o, problems
 }
 
 // beyondSelf lists what c asks for and only root could give.

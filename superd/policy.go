@@ -15,6 +15,7 @@ type admission struct {
 	rules     admit.Rules
 	policy    *admit.Policy            // the rules compiled
 	findings  []admit.Finding          // rules without effect
+	groups    bool                     // a rule is about a group
 	overrides []*override              // that rules carry as their Data
 	texts     [admit.NumReasons][]byte // what refused clients are told; nil for nothing
 }
@@ -83,6 +84,7 @@ func (a *admission) addRules(who *identities) (problems config.Problems) {
 		if len(problems) == mostUnknown {
 			break
 		}
+		a.groups = a.groups || spec.Kind == config.GroupSpec
 		rule := admit.Rule{Spec: spec, Deny: r.Deny, Text: asWritten(r), At: r.At, MaxPerSource: r.MaxPerSource, RatePerSource: r.RatePerSource}
 		if o := r.Override; o != nil {
 			if overrides[o] == nil {

@@ -23,13 +23,13 @@ type site struct {
 // key is what a socket is known by across a reload: its address, or where the
 // kernel chose the port, the place in the file.
 func keyOf(l *config.Listener) string {
-	if l.Addr.Port() == 0 {
-		return l.Addr.String() + " " + l.Path
+	if l.Family == config.TCP && l.Addr.Port() == 0 {
+		return l.Place() + " " + l.Path
 	}
-	return l.Addr.String()
+	return l.Place()
 }
 
-func (s *site) announce() { s.service.conn.Events.Listening(s.socket.Local().String()) }
+func (s *site) announce() { s.service.conn.Events.Listening(s.socket.String()) }
 
 // A generation is a file made ready to take the place of the one before it.
 // Until adopt, nothing of it has an effect on anybody.
@@ -80,7 +80,7 @@ func (g *generation) abandon() {
 func (d *daemon) findSites(g *generation) (problems config.Problems) {
 	open := map[string]*site{}
 	for _, s := range d.sites {
-		open[s.socket.Local().String()] = s // a port that the kernel chose may be named now
+		open[s.socket.String()] = s // a port that the kernel chose may be named now
 	}
 	for _, s := range d.sites {
 		open[keyOf(s.listener)] = s
@@ -112,9 +112,9 @@ func (g *generation) keep(s *service, open map[string]*site, kept map[*site]bool
 		}
 		kept[old] = true
 		g.sites = append(g.sites, &site{old.socket, l, s, old.service})
-		if old.listener.Dual != l.Dual {
-			problems = append(problems, config.Problem{At: l.At, Path: l.Path, What: "v6only of " + l.Spec + " cannot be changed while superd listens there",
-				Hint: "take the address out, reload, and add it again"})
+		if key := old.listener.Rigid(l); key != "" {
+			problems = append(problems, l.Problem(key, key+" of "+l.Spec+" cannot be changed while superd listens there",
+				"take the address out, reload, and add it again"))
 		}
 	}
 	return missing, problems
@@ -122,7 +122,7 @@ func (g *generation) keep(s *service, open map[string]*site, kept map[*site]bool
 
 // openSites opens sockets in the nursery.
 func (d *daemon) openSites(g *generation, s *service, missing []config.Listener) config.Problems {
-	opened, problems := g.nursery.Open(missing, s)
+	opened, problems := g.nursery.Open(missing, s.owners, s)
 	for _, k := range opened {
 		g.sites = append(g.sites, &site{k, k.Listener(), s, nil})
 	}
@@ -139,7 +139,7 @@ func (d *daemon) openSites(g *generation, s *service, missing []config.Listener)
 func (d *daemon) holds(p config.Problem, list []config.Listener) *site {
 	for _, l := range list {
 		for _, s := range d.sites {
-			if l.Path == p.Path && l.Addr.Port() != 0 && s.socket.Local().Port() == l.Addr.Port() {
+			if l.Path == p.Path && l.Family == config.TCP && l.Addr.Port() != 0 && s.socket.Local().Port() == l.Addr.Port() {
 				return s
 			}
 		}
@@ -308,11 +308,11 @@ func (d *daemon) move(g *generation) {
 // settle has a set wait for a socket. That the kernel lacks the memory for it is
 // all that can go wrong.
 func (d *daemon) settle(s *site, set *listen.Set) {
-	if err := s.socket.Reconfigure(s.listener); err != nil {
-		d.log.Warn("cannot change the options of a socket, the old ones stay", event.F("local", s.socket.Local().String()), event.F("error", err.Error()))
+	if err := s.socket.Reconfigure(s.listener, s.service.owners); err != nil {
+		d.log.Warn("cannot change the options of a socket, the old ones stay", event.F("local", s.socket.String()), event.F("error", err.Error()))
 	}
 	if err := set.Adopt(s.socket, s.service); err != nil {
-		d.log.Error("cannot wait for connections", event.F("local", s.socket.Local().String()), event.F("error", err.Error()))
+		d.log.Error("cannot wait for connections", event.F("local", s.socket.String()), event.F("error", err.Error()))
 	}
 }
 

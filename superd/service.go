@@ -26,6 +26,7 @@ import (
 type service struct {
 	daemon    *daemon
 	config    *config.Service
+	owners    listen.Owners // of its unix sockets
 	gate      *admit.Gate
 	admission *admission
 	conn      conn.Service
@@ -99,7 +100,7 @@ func release(v *conn.Visitor, x *event.Exit, cause error) {
 	g := v.Host.(*guest)
 	s := g.service
 	if s.counts {
-		s.gate.Forget(v.Peer.Remote.Addr())
+		s.gate.Forget(g.client)
 	}
 	if e, telling := endOf(x, cause); telling {
 		now := s.daemon.now()

@@ -23,7 +23,7 @@ type Gate struct {
 	failing  failing
 	suspects suspectList
 	bans     register
-	counts   map[netip.Addr]int
+	counts   map[Source]int
 
 	// Those who wait here.
 	queued   int
@@ -43,7 +43,7 @@ type Gate struct {
 // Gate makes the way into a service. Resume is called, from whoever makes the
 // room, when Enter has failed and there is room again; it must not block.
 func (h *House) Gate(name string, p *Policy, resume func()) *Gate {
-	g := &Gate{house: h, name: name, resume: resume, sources: map[Source]*source{}, counts: map[netip.Addr]int{}}
+	g := &Gate{house: h, name: name, resume: resume, sources: map[Source]*source{}, counts: map[Source]int{}}
 	g.ready.spot = func(s *source) *int32 { return &s.ready }
 	g.blocked.spot = func(s *source) *int32 { return &s.blocked }
 	g.crowd.spot = func(s *source) *int32 { return &s.crowd }
@@ -418,21 +418,28 @@ func (g *Gate) offer() {
 	}
 }
 
-// Count notes a connection of an address and returns how many that address has
-// now; Forget takes it back.
-func (g *Gate) Count(addr netip.Addr) int {
+// single makes every address a source of its own.
+var single = Prefixes{IPv4: 32, IPv6: 128}
+
+// Count notes a connection of a client, and returns how many its address, or its
+// user, has now; Forget takes it back.
+func (g *Gate) Count(c Client) int {
+	plain := c.plain()
+	key := single.of(&plain)
 	g.house.mu.Lock()
 	defer g.house.mu.Unlock()
-	g.counts[addr]++
-	return g.counts[addr]
+	g.counts[key]++
+	return g.counts[key]
 }
 
-// Forget takes back one Count of addr.
-func (g *Gate) Forget(addr netip.Addr) {
+// Forget takes back one Count of c.
+func (g *Gate) Forget(c Client) {
+	plain := c.plain()
+	key := single.of(&plain)
 	g.house.mu.Lock()
 	defer g.house.mu.Unlock()
-	if g.counts[addr]--; g.counts[addr] == 0 {
-		delete(g.counts, addr)
+	if g.counts[key]--; g.counts[key] == 0 {
+		delete(g.counts, key)
 	}
 }
 

@@ -500,14 +500,33 @@ func TestLoadAndLimitsFollowAtOnce(t *testing.T) {
 
 func TestCount(t *testing.T) {
 	_, g := oneGate(Limits{}, Rules{})
-	a := netip.MustParseAddr("10.0.0.1")
-	if g.Count(a) != 1 || g.Count(a) != 2 {
-		t.Error("wrong counts")
+	for _, c := range []Client{
+		{Addr: netip.MustParseAddr("10.0.0.1")}, {Addr: netip.MustParseAddr("10.0.0.2")},
+		{Addr: netip.MustParseAddr("2001:db8::1")}, {Addr: netip.MustParseAddr("2001:db8::2")},
+		{Unix: true, UID: 0}, {Unix: true, UID: 7}, {},
+	} {
+		same := c
+		same.GID, same.Groups = 4, []uint32{5}
+		if g.Count(c) != 1 || g.Count(same) != 2 {
+			t.Errorf("wrong counts of %v", c)
+		}
+		g.Forget(same)
+		if g.Count(c) != 2 {
+			t.Errorf("wrong counts of %v", c)
+		}
+		g.Forget(c)
 	}
-	g.Forget(a)
-	g.Forget(a)
-	if len(g.counts) != 0 {
-		t.Error("an address without connections is remembered")
+	if len(g.counts) != 7 {
+		t.Errorf("remembered are %v", g.counts)
+	}
+	for key, n := range g.counts {
+		if n != 1 {
+			t.Errorf("%v has %d connections", key, n)
+		}
+	}
+	g.Forget(Client{})
+	if len(g.counts) != 6 {
+		t.Error("who has no connections is remembered")
 	}
 }
 

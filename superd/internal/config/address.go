@@ -10,13 +10,18 @@ import (
 
 // endpoints is what one address in the file stands for.
 type endpoints struct {
+	family     Family
 	addrs      []netip.Addr
 	port       uint16
-	everywhere bool // a bare port: every address of the machine
+	everywhere bool   // a bare port: every address of the machine
+	name       string // of a unix socket
 }
 
 // resolve reads an address. Names of hosts and ports are looked up.
 func (d *decoder) resolve(text string) (endpoints, error) {
+	if rest, is := strings.CutPrefix(text, "unix:"); is {
+		return endpoints{family: Unix, name: rest}, checkSocketName(rest)
+	}
 	host, port, err := splitAddress(text)
 	if err != nil {
 		return endpoints{}, err
@@ -26,14 +31,39 @@ func (d *decoder) resolve(text string) (endpoints, error) {
 		return endpoints{}, err
 	}
 	if host == "*" {
-		return endpoints{[]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, n, true}, nil
+		return endpoints{addrs: []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, port: n, everywhere: true}, nil
 	}
 	addrs, err := d.host(host)
 	return endpoints{addrs: addrs, port: n}, err
 }
 
-// plannedPrefixes begin addresses that are not TCP.
-var plannedPrefixes = []string{"udp:", "unix:", "vsock:", "fd:"}
+// longestSocketName is what struct sockaddr_un has room for, a byte less than
+// its whole length: before an abstract name stands a zero byte, and not every
+// program finds the end of a path that fills it (unix(7)).
+const longestSocketName = 107
+
+// checkSocketName looks at what stands behind "unix:".
+func checkSocketName(name string) error {
+	bare := strings.TrimPrefix(name, "@")
+	switch {
+	case name == "":
+		return mistakef("write unix:/PATH or unix:@NAME", `"unix:" has no path`)
+	case bare == "":
+		return mistakef("write unix:@NAME", `"unix:@" has no name`)
+	case len(bare) > longestSocketName:
+		return mistakef("", "the name of a unix socket has at most %d bytes, this one has %d", longestSocketName, len(bare))
+	case bare != name:
+		return nil
+	case name[0] != '/':
+		return mistakef("begin it with /, or with @ for a name without a file", "%s is not an absolute path", quote(name))
+	case strings.HasSuffix(name, "/"):
+		return mistakef("", "%s is a directory", quote(name))
+	}
+	return nil
+}
+
+// plannedPrefixes begin addresses of a later version.
+var plannedPrefixes = []string{"udp:", "vsock:", "fd:"}
 
 // splitAddress parts host and port; the host of a bare port is *.
 func splitAddress(text string) (host, port string, err error) {

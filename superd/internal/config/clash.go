@@ -3,12 +3,15 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"path"
 )
 
 // claims is which sockets are taken. Two sockets on one port clash when their
 // addresses are the same, or when one of them is every address of the other's
-// family. Each question is one look into a map, however many sockets there are.
+// family. Sockets that are no TCP clash where their names are the same. Each
+// question is one look into a map, however many sockets there are.
 type claims struct {
+	named      map[string]claim
 	exact      map[netip.AddrPort]claim
 	everywhere map[familyPort]claim // sockets for every address
 	anywhere   map[familyPort]claim // the first socket of any kind
@@ -25,7 +28,7 @@ type claim struct {
 }
 
 func newClaims() claims {
-	return claims{map[netip.AddrPort]claim{}, map[familyPort]claim{}, map[familyPort]claim{}}
+	return claims{map[string]claim{}, map[netip.AddrPort]claim{}, map[familyPort]claim{}, map[familyPort]claim{}}
 }
 
 // clashes reports sockets that cannot be open at once. A disabled service
@@ -48,7 +51,7 @@ func (d *decoder) clash(taken claims, s *Service) {
 		mine := claim{s, l}
 		other, is := taken.holder(l)
 		switch {
-		case l.Addr.Port() == 0:
+		case l.Family == TCP && l.Addr.Port() == 0:
 		case !is:
 			taken.add(mine)
 		case l.At != reported:
@@ -68,6 +71,10 @@ func (c claim) clashWith(other claim) string {
 
 // holder returns who has what l needs.
 func (t claims) holder(l Listener) (claim, bool) {
+	if l.Family != TCP {
+		c, is := t.named[l.Place()]
+		return c, is
+	}
 	if c, is := t.exact[l.Addr]; is {
 		return c, true
 	}
@@ -83,6 +90,10 @@ func (t claims) holder(l Listener) (claim, bool) {
 }
 
 func (t claims) add(c claim) {
+	if c.listener.Family != TCP {
+		t.named[c.listener.Place()] = c
+		return
+	}
 	t.exact[c.listener.Addr] = c
 	for _, f := range c.listener.families() {
 		if _, is := t.anywhere[f]; !is {
@@ -92,6 +103,30 @@ func (t claims) add(c claim) {
 			t.everywhere[f] = c
 		}
 	}
+}
+
+// Place is what a socket is known by while it is open, as the log has it; it is
+// the same for two ways to write one path.
+func (l *Listener) Place() string {
+	switch {
+	case l.Family == TCP:
+		return l.Addr.String()
+	case l.Name[0] == '@':
+		return "unix:" + l.Name
+	}
+	return "unix:" + path.Clean(l.Name)
+}
+
+// Rigid is the key that l differs from other in, of those that are for good once
+// a socket is open; "" for none. Both have the same Place.
+func (l *Listener) Rigid(other *Listener) string {
+	switch {
+	case l.Dual != other.Dual:
+		return "v6only"
+	case l.Type != other.Type:
+		return "type"
+	}
+	return ""
 }
 
 // families are the address families that a listener takes its port in.

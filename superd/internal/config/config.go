@@ -173,20 +173,40 @@ type Cgroup struct {
 	PerConnection bool
 }
 
+// Family is what kind of address a Listener has.
+type Family uint8
+
+// The families of addresses.
+const (
+	TCP  Family = iota // Addr
+	Unix               // Name
+)
+
 // Listener is one socket to open. An address that stands for several sockets
 // (a bare port, a name with several addresses) has become several Listeners.
 type Listener struct {
-	Spec    string         // as written in the file, for messages
-	Addr    netip.AddrPort // unspecified address for a bare port
-	Backlog int            // connections the kernel queues; 0 for the system's maximum
+	Spec   string // as written in the file, for messages
+	Family Family
+	Addr   netip.AddrPort // of TCP; an unspecified address for a bare port
+	Name   string         // of Unix: an absolute path, or @ and an abstract name
+	Type   string         // of Unix: stream, seqpacket
+
+	Backlog int // connections the kernel queues; 0 for the system's maximum
 	// Optional marks the IPv6 half of a bare port: it is left out, not
 	// reported, on a machine without IPv6.
 	Optional  bool
 	Dual      bool // v6only: false; one IPv6 socket serves both families
 	NoDelay   bool // TCP_NODELAY
 	KeepAlive KeepAlive
-	At        Position
-	Path      string // services.NAME.listen[0]
+
+	// Of a unix socket with a path.
+	Mode         int    // its permissions, 0 to 0777
+	Owner, Group string // account names or numbers; "" for superd's own
+
+	At   Position
+	Path string // services.NAME.listen[0]
+
+	keys places // of the mapping that the address stands in
 }
 
 // KeepAlive is the TCP keepalive of accepted connections; zero fields are the
@@ -195,6 +215,12 @@ type KeepAlive struct {
 	On             bool
 	Idle, Interval time.Duration // whole seconds
 	Count          int
+}
+
+// places are where the keys of a mapping were written.
+type places struct {
+	path  string // of the mapping
+	where map[string]Position
 }
 
 // Position is a place in a file; lines and columns count from 1.

@@ -27,6 +27,7 @@ var goodFiles = map[string]func(*testing.T, *Config){
 	"rules.yaml":           checkRules,
 	"admission.yaml":       checkAdmission,
 	"control.yaml":         checkControl,
+	"unix.yaml":            checkUnix,
 }
 
 func TestGoodFiles(t *testing.T) {
@@ -59,7 +60,7 @@ func bare(s *Service) Service {
 	b.where, b.written = nil, nil
 	b.Listen = slices.Clone(s.Listen)
 	for i := range b.Listen {
-		b.Listen[i].At = Position{}
+		b.Listen[i].At, b.Listen[i].keys = Position{}, places{}
 	}
 	b.Rules = slices.Clone(s.Rules)
 	for i := range b.Rules {
@@ -382,4 +383,22 @@ func TestLoadControl(t *testing.T) {
 	}
 	_, err := LoadControl(path + ".none")
 	equal(t, err.Error(), "cannot read "+path+".none: no such file or directory")
+}
+
+func checkUnix(t *testing.T, c *Config) {
+	path := "services.local.listen"
+	long := "/" + strings.Repeat("a", 106)
+	equal(t, bare(c.Services[0]).Listen, []Listener{
+		{Spec: "unix:/run/local.sock", Family: Unix, Type: "stream", Name: "/run/local.sock", NoDelay: true, Mode: 0o660, Path: path + "[0]"},
+		{Spec: "unix:@local", Family: Unix, Type: "stream", Name: "@local", NoDelay: true, Mode: 0o660, Path: path + "[1]"},
+		{Spec: "unix:/run/a b:c", Family: Unix, Type: "stream", Name: "/run/a b:c", Backlog: 5, NoDelay: true, Mode: 0o600, Owner: "www-data", Group: "4",
+			Path: path + "[2].address"},
+		{Spec: "unix:" + long, Family: Unix, Type: "stream", Name: long, NoDelay: true, Mode: 0o660, Path: path + "[3]"},
+		{Spec: "unix:@" + long, Family: Unix, Type: "stream", Name: "@" + long, NoDelay: true, Mode: 0o660, Path: path + "[4]"},
+	})
+	equal(t, c.Services[1].Listen[0].Type, "seqpacket")
+	l := c.Services[0].Listen
+	equal(t, l[2].Problem("owner", "is unknown", "").Error(), "unix.yaml:7:71: "+path+"[2].owner: is unknown")
+	equal(t, l[2].Problem("nodelay", "is odd", "").Error(), "unix.yaml:7:19: "+path+"[2].address: is odd")
+	equal(t, l[0].Problem("owner", "is unknown", "").Error(), "unix.yaml:5:9: "+path+"[0]: is unknown")
 }

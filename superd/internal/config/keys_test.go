@@ -49,7 +49,11 @@ func with(path, value string) string {
 	case "listen":
 		fill = "builtin: echo"
 		if len(rest) > 1 && rest[1] != "address" {
-			return "services: {echo: {builtin: echo, listen: {address: 0, " + nested(rest[1:], value) + "}}}"
+			address := "0"
+			if slices.Contains([]string{"type", "mode", "owner", "group"}, rest[1]) {
+				address = "unix:/run/echo"
+			}
+			return "services: {echo: {builtin: echo, listen: {address: " + address + ", " + nested(rest[1:], value) + "}}}"
 		}
 	case "run", "argv0":
 		fill = "run: /bin/cat, listen: 0"
@@ -95,6 +99,9 @@ func TestDefaultsCanBeWritten(t *testing.T) {
 		got, unwritten := parse(t, with(k.Path, k.Default)), unwritten
 		if parent, _ := cutLast(k.Path); present[parent] != "" {
 			unwritten = parse(t, with(parent, present[parent]))
+		}
+		if k.Path == "services.*.listen.mode" || k.Path == "services.*.listen.type" {
+			unwritten = parse(t, "services: {echo: {listen: unix:/run/echo, builtin: echo}}")
 		}
 		for i, s := range got.Services {
 			equal(t, bareListen(s), bareListen(unwritten.Services[i]))

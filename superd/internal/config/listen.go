@@ -1,7 +1,9 @@
 package config
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 
 	"gopkg.in/yaml.v3"
 )
@@ -50,11 +52,16 @@ func (s section) listeners() []Listener {
 	v := s.get("address")
 	common := Listener{
 		Spec:      v.node.Value,
+		Type:      s.word("type"),
 		Backlog:   s.integer("backlog"),
 		NoDelay:   s.boolean("nodelay"),
 		KeepAlive: s.keepAlive(),
+		Mode:      s.mode("mode"),
+		Owner:     s.account("owner"),
+		Group:     s.account("group"),
 		At:        v.at,
 		Path:      v.path,
+		keys:      places{s.self.path, s.d.where},
 	}
 	shared := !s.boolean("v6only")
 	if !hasText(v.node) {
@@ -66,14 +73,64 @@ func (s section) listeners() []Listener {
 		s.d.fault(v, err)
 		return nil
 	}
-	if s.written("v6only") {
+	s.checkKeys(found)
+	if s.written("v6only") && found.family == TCP {
 		s.d.fault(s.get("v6only"), checkFamily(found, shared))
 	}
 	return common.each(found, shared)
 }
 
+// goesWith are the keys that not every address has a use for.
+var goesWith = map[string]func(endpoints) error{
+	"type":      onlyUnix,
+	"v6only":    onlyTCP,
+	"nodelay":   onlyTCP,
+	"keepalive": onlyTCP,
+	"mode":      onlyPath,
+	"owner":     onlyPath,
+	"group":     onlyPath,
+}
+
+func onlyTCP(e endpoints) error {
+	if e.family == TCP {
+		return nil
+	}
+	return mistakef("leave it out", "has a meaning only for TCP")
+}
+
+func onlyUnix(e endpoints) error {
+	if e.family == Unix {
+		return nil
+	}
+	return mistakef("leave it out", "has a meaning only for a unix socket")
+}
+
+func onlyPath(e endpoints) error {
+	switch {
+	case e.family != Unix:
+		return mistakef("leave it out", "has a meaning only for a unix socket with a path")
+	case e.name[0] == '@':
+		return mistakef("leave it out", "has no meaning for an abstract name: every process of its network namespace can connect")
+	}
+	return nil
+}
+
+// checkKeys reports the keys that were written and mean nothing here.
+func (s section) checkKeys(found endpoints) {
+	for _, name := range slices.Sorted(maps.Keys(goesWith)) {
+		if s.written(name) {
+			s.d.fault(s.get(name), goesWith[name](found))
+		}
+	}
+}
+
 // each copies the listener to all its addresses.
 func (l Listener) each(found endpoints, shared bool) []Listener {
+	if l.Family = found.family; l.Family != TCP {
+		l.Name = found.name
+		return []Listener{l}
+	}
+	l.Mode, l.Type = 0, ""
 	if found.everywhere && shared {
 		l.Addr, l.Dual = netip.AddrPortFrom(netip.IPv6Unspecified(), found.port), true
 		return []Listener{l}

@@ -66,6 +66,17 @@ func (s *Service) Problem(key, what, hint string) Problem {
 	return Problem{At: s.Where(key), Path: s.path(key), What: what, Hint: hint}
 }
 
+// Problem is a problem with a key of the listener, such as "mode", for those
+// who know more about it than this package does. It is the address's where the
+// key was not written.
+func (l *Listener) Problem(key, what, hint string) Problem {
+	path := join(l.keys.path, key)
+	if at, written := l.keys.where[path]; written {
+		return Problem{At: at, Path: path, What: what, Hint: hint}
+	}
+	return Problem{At: l.At, Path: l.Path, What: what, Hint: hint}
+}
+
 // mistake is what is wrong with a value, wherever it was written.
 type mistake struct{ what, hint string }
 

@@ -13,10 +13,10 @@ import (
 type kind uint32
 
 const (
-	processEnded   kind = iota // a pidfd
-	stderrReadable             // a pipe of descriptor 2
-	inputReadable              // a connection that is being drained
-	ordered                    // the eventfd: orders or an earlier deadline
+	processEnded    kind = iota // a pidfd
+	stderrReadable              // a pipe of descriptor 2
+	connectionMoved             // a connection that is heeded, or drained
+	ordered                     // the eventfd: orders or an earlier deadline
 )
 
 // key is what an event carries: which record, in which of its uses.
@@ -65,8 +65,10 @@ func newPoller(e *spawn.Engine) (*poller, error) {
 	return p, nil
 }
 
-func (p *poller) add(fd int, k key) error {
-	e := k.event(unix.EPOLLIN)
+func (p *poller) add(fd int, k key) error { return p.addFor(unix.EPOLLIN, fd, k) }
+
+func (p *poller) addFor(events uint32, fd int, k key) error {
+	e := k.event(events)
 	return unix.EpollCtl(p.set, unix.EPOLL_CTL_ADD, fd, &e)
 }
 

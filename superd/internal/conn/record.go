@@ -28,11 +28,12 @@ type record struct {
 	stderr  int // the read end of descriptor 2's pipe; -1 for none
 	started time.Time
 	idleAt  int64 // when to ask the kernel about idleness next; 0 is never
-	ended   event.Exit
-	cause   error // why the program could not be started
-	alone   bool  // processes outlived the program and keep the connection
-	killAt  int64 // when KILL comes, once TERM was sent
-	text    lineCutter
+	motion
+	ended  event.Exit
+	cause  error // why the program could not be started
+	alone  bool  // processes outlived the program and keep the connection
+	killAt int64 // when KILL comes, once TERM was sent
+	text   lineCutter
 }
 
 // state is where a connection is in its life.
@@ -61,7 +62,7 @@ func (r *record) begin(s *Service, v *Visitor) {
 
 // limit is the deadline that r starts with, now being the table's time.
 func (r *record) limit(now int64) int64 {
-	r.idleAt = 0
+	r.idleAt, r.motion = 0, motion{}
 	if r.service.Idle > 0 {
 		r.idleAt = later(now, r.service.Idle)
 	}
@@ -76,6 +77,9 @@ func (r *record) nextLimit(now int64) int64 {
 	}
 	if r.idleAt > 0 {
 		due = min(due, r.idleAt)
+	}
+	if r.heedAt > 0 {
+		due = min(due, r.heedAt)
 	}
 	return due
 }

@@ -61,9 +61,12 @@ func (t *Table) lookAtTCP(r *record) bool {
 }
 
 // idleness is how long no byte has moved on r's connection, in either
-// direction.
+// direction; 0 where that cannot be known.
 func (t *Table) idleness(r *record) time.Duration {
-	if !t.lookAtTCP(r) {
+	switch {
+	case r.heeded:
+		return r.stillness()
+	case !t.lookAtTCP(r):
 		return 0
 	}
 	return idleTime(&t.info)
@@ -71,16 +74,17 @@ func (t *Table) idleness(r *record) time.Duration {
 
 // linger lets r's connection go. Closing a TCP connection on input that is
 // unread, or still to come, resets it, and the reset destroys the end of the
-// answer on its way: so our side is shut down first, and what comes is drained
+// answer on its way; of a unix socket the client reads ECONNRESET for the end: so our side is shut down first, and what comes is drained
 // until the client closes or the service's linger time is over (RFC 1122,
 // 4.2.2.13).
 func (t *Table) linger(r *record) {
+	t.unheed(r)
 	if r.kept < 0 || r.alone || r.service.Linger == 0 {
 		t.finish(r)
 		return
 	}
 	unix.Shutdown(r.kept, unix.SHUT_WR)
-	if t.drained(r) || t.poll.add(r.kept, key{r.slot, r.use, inputReadable}) != nil {
+	if t.drained(r) || t.poll.add(r.kept, key{r.slot, r.use, connectionMoved}) != nil {
 		t.finish(r)
 		return
 	}

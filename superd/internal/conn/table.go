@@ -198,7 +198,11 @@ func entrust(pipe int, id *spawn.Identity) {
 // handOver gives r, complete, to Watch, and does not look at it afterwards.
 func (t *Table) handOver(r *record) {
 	stderr, pidfd, slot, use := r.stderr, r.child.PIDFD, r.slot, r.use
-	due := r.limit(t.sinceBegin())
+	due, heeded := r.limit(t.sinceBegin()), -1
+	if r.mustBeHeeded() {
+		heeded = r.kept
+		r.heed()
+	}
 	t.mu.Lock()
 	r.watched = true
 	t.mu.Unlock()
@@ -206,6 +210,9 @@ func (t *Table) handOver(r *record) {
 	var err error
 	if stderr >= 0 {
 		err = t.poll.add(stderr, key{slot, use, stderrReadable})
+	}
+	if err == nil && heeded >= 0 {
+		err = t.poll.addFor(motions, heeded, key{slot, use, connectionMoved})
 	}
 	if err == nil {
 		err = t.poll.add(pidfd, key{slot, use, processEnded})

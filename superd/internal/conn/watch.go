@@ -41,8 +41,12 @@ func (t *Table) handle(k key) {
 		t.reap(r)
 	case stderrReadable:
 		t.readStderr(r)
-	case inputReadable:
-		t.drain(r)
+	case connectionMoved:
+		if r.state == draining {
+			t.drain(r)
+		} else {
+			t.moved(r)
+		}
 	}
 }
 
@@ -164,6 +168,9 @@ func (t *Table) checkLimits(r *record) {
 	if r.service.Session > 0 && time.Since(r.started) >= r.service.Session {
 		t.stop(r, ReasonSession)
 		return
+	}
+	if r.heedAt > 0 && t.now >= r.heedAt {
+		t.heedAgain(r)
 	}
 	if r.idleAt > 0 && t.now >= r.idleAt {
 		left := r.service.Idle - t.idleness(r)

@@ -20,7 +20,7 @@ func (k *Socket) acceptOne(p *peer.Peer) (fd int, err error) {
 			uintptr(unsafe.Pointer(&size)), unix.SOCK_CLOEXEC, 0, 0)
 		switch errno {
 		case 0:
-			*p = peer.Peer{Remote: addressOf(&from), Local: k.localOf(int(n))}
+			k.introduce(int(n), &from, size, p)
 			return int(n), nil
 		case unix.EINTR, unix.ECONNABORTED:
 			continue
@@ -29,15 +29,21 @@ func (k *Socket) acceptOne(p *peer.Peer) (fd int, err error) {
 	}
 }
 
-// localOf is the address that fd was accepted on.
-func (k *Socket) localOf(fd int) netip.AddrPort {
-	if !k.any {
-		return k.local
+// introduce says who is at the two ends of fd: the address of one is from, of
+// which accept has told size bytes.
+func (k *Socket) introduce(fd int, from *unix.RawSockaddrAny, size uint32, p *peer.Peer) {
+	*p = k.self
+	if p.Kind == peer.Unix {
+		p.Bound = boundName(from, size)
+		identify(fd, p)
+		return
 	}
-	if local, err := boundTo(fd); err == nil {
-		return local
+	p.Remote = addressOf(from)
+	if k.any {
+		if local, err := boundTo(fd); err == nil {
+			p.Local = local
+		}
 	}
-	return k.local
 }
 
 // boundTo is the local address of a socket.

@@ -9,17 +9,19 @@ import (
 	"strings"
 )
 
-// holders knows which processes listen on TCP ports. It is made from one look
-// at the whole machine: where one port is taken, thousands may be.
+// holders knows which processes have TCP ports and the names of unix sockets. It
+// is made from one look at the whole machine: where one port is taken,
+// thousands may be.
 type holders struct {
-	sockets   map[uint16][]string // that listen on a port, as /proc links to them
+	sockets   map[string][]string // that have a port, or a name, as /proc links to them
 	processes map[string]string   // by socket, as far as superd may see that
 }
 
 func findHolders() *holders {
-	h := &holders{map[uint16][]string{}, map[string]string{}}
+	h := &holders{map[string][]string{}, map[string]string{}}
 	h.addListening("/proc/net/tcp")
 	h.addListening("/proc/net/tcp6")
+	h.addNamed("/proc/net/unix")
 	h.addProcesses()
 	return h
 }
@@ -35,11 +37,31 @@ func (h *holders) addListening(table string) {
 		}
 		_, digits, _ := strings.Cut(f[local], ":")
 		if port, err := strconv.ParseUint(digits, 16, 16); err == nil {
-			socket := "socket:[" + f[inode] + "]"
-			h.sockets[uint16(port)] = append(h.sockets[uint16(port)], socket)
-			h.processes[socket] = ""
+			h.add(strconv.FormatUint(port, 10), f[inode])
 		}
 	}
+}
+
+// addNamed reads the table of unix sockets for those that have a name, but for
+// connections, which have that of the socket that they came by. One for
+// datagrams looks connected once anybody has connected to it.
+func (h *holders) addNamed(table string) {
+	text, _ := os.ReadFile(table)
+	for line := range strings.Lines(string(text)) {
+		const kind, state, inode, all, datagram, unconnected = 4, 5, 6, 7, "0002", "01"
+		f := strings.Fields(line)
+		if len(f) <= all || f[kind] != datagram && f[state] != unconnected {
+			continue
+		}
+		_, name, _ := strings.Cut(line, " "+f[inode]+" ") // which can have blanks
+		h.add(strings.TrimSuffix(name, "\n"), f[inode])
+	}
+}
+
+func (h *holders) add(place, inode string) {
+	socket := "socket:[" + inode + "]"
+	h.sockets[place] = append(h.sockets[place], socket)
+	h.processes[socket] = ""
 }
 
 // addProcesses looks for the sockets among the open files of all processes.
@@ -56,10 +78,13 @@ func (h *holders) addProcesses() {
 	}
 }
 
-// of tells in words which process listens on a port: another one rather than
+// of tells in words which process has a port or a name: another one rather than
 // superd, which may have the port on another address.
-func (h *holders) of(port uint16) string {
-	sockets := h.sockets[port]
+func (h *holders) of(place string) string {
+	sockets := h.sockets[place]
+	if len(sockets) == 0 && !isPort(place) {
+		return "a process that superd does not see"
+	}
 	if len(sockets) == 0 {
 		return "a socket that is bound but does not listen"
 	}
@@ -76,3 +101,5 @@ func (h *holders) of(port uint16) string {
 	name, _ := os.ReadFile("/proc/" + found + "/comm")
 	return fmt.Sprintf("%s, process %s", bytes.TrimSpace(name), found)
 }
+
+func isPort(place string) bool { return place[0] != '/' && place[0] != '@' }

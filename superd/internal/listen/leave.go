@@ -25,12 +25,14 @@ func (s *Set) Shut(door Door) {
 // one socket, by listen.backlog.
 const longestQueue = 65535
 
-// takeQueue accepts all that waits at a socket, as far as there is room. Who
-// comes meanwhile does not make it go on for ever.
+// takeQueue accepts all that waits at a socket, as far as there is room. Nobody
+// comes by its file any more; who comes meanwhile by an address does not make it
+// go on for ever.
 func (s *Set) takeQueue(k *Socket) {
 	if k == nil {
 		return
 	}
+	k.withdraw()
 	begin := k.accepted
 	for left := -1; left != k.accepted && k.accepted-begin < longestQueue; {
 		left = k.accepted

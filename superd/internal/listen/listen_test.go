@@ -38,6 +38,7 @@ type room struct {
 type visitor struct {
 	fd            int
 	remote, local netip.AddrPort
+	peer          peer.Peer
 }
 
 func newRoom(places int) *room {
@@ -63,13 +64,13 @@ func (r *room) Impatient() bool { return r.impatient }
 
 func (r *room) TurnAway(fd int, p *peer.Peer) {
 	unix.Close(fd)
-	r.away <- visitor{-1, p.Remote, p.Local}
+	r.away <- visitor{-1, p.Remote, p.Local, *p}
 }
 
 func (r *room) Leave() { r.places <- struct{}{} }
 
 func (r *room) Connection(fd int, p *peer.Peer) {
-	r.came <- visitor{fd, p.Remote, p.Local}
+	r.came <- visitor{fd, p.Remote, p.Local, *p}
 }
 
 // next is the visitor who comes next.
@@ -116,7 +117,7 @@ func at(addresses ...string) (list []config.Listener) {
 
 func open(t *testing.T, s *Set, list []config.Listener, door Door) []*Socket {
 	t.Helper()
-	opened, problems := s.Open(list, door)
+	opened, problems := s.Open(list, Owners{}, door)
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -330,7 +331,7 @@ func TestOpenTellsAllProblems(t *testing.T) {
 	}
 	defer l.Close()
 	list := at("127.0.0.1:0", l.Addr().String(), "203.0.113.201:0", "127.0.0.1:0")
-	opened, problems := s.Open(list, newRoom(0))
+	opened, problems := s.Open(list, Owners{}, newRoom(0))
 	if len(opened) != 2 || len(problems) != 2 {
 		t.Fatalf("opened are %v, problems are %v", opened, problems)
 	}
@@ -343,7 +344,7 @@ func TestOpenTellsAllProblems(t *testing.T) {
 		}
 	}
 	looked := s.holders
-	if s.Open(list[1:2], newRoom(0)); looked == nil || s.holders != looked {
+	if s.Open(list[1:2], Owners{}, newRoom(0)); looked == nil || s.holders != looked {
 		t.Error("the machine is looked at for each port that is taken")
 	}
 	local := opened[0].Local()
@@ -366,7 +367,7 @@ func TestHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := fmt.Sprintf("%s, process %d", strings.TrimSpace(string(name)), os.Getpid())
-	if got := findHolders().of(port); got != want {
+	if got := findHolders().of(strconv.Itoa(int(port))); got != want {
 		t.Errorf("port %d is held by %q, not %q", port, got, want)
 	}
 	l.Close()
@@ -384,7 +385,7 @@ func TestHolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, problems := s.Open(at(own.String()), newRoom(0))
+	_, problems := s.Open(at(own.String()), Owners{}, newRoom(0))
 	if len(problems) != 1 || !strings.HasSuffix(problems[0].Hint, "is held by a socket that is bound but does not listen") {
 		t.Errorf("got %v", problems)
 	}
@@ -402,17 +403,17 @@ func TestHolderAmongSeveral(t *testing.T) {
 		{"- " + other + " -", other},
 		{"-", ""},
 	} {
-		h := &holders{map[uint16][]string{}, map[string]string{}}
+		h := &holders{map[string][]string{}, map[string]string{}}
 		for i, pid := range strings.Fields(c.processes) {
 			socket := fmt.Sprintf("socket:[%d]", i)
-			h.sockets[7] = append(h.sockets[7], socket)
+			h.sockets["7"] = append(h.sockets["7"], socket)
 			h.processes[socket] = strings.TrimPrefix(pid, "-")
 		}
 		want := ", process " + c.want
 		if c.want == "" {
 			want = "a process of another user"
 		}
-		if got := h.of(7); !strings.HasSuffix(got, want) {
+		if got := h.of("7"); !strings.HasSuffix(got, want) {
 			t.Errorf("of %s it is %q, not %q", c.processes, got, want)
 		}
 	}

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -16,15 +17,16 @@ import (
 )
 
 // Open opens the sockets of one service; Serve waits for connections on them.
-// It goes on after an error, so that all that is wrong comes to light at once:
-// the caller frees the whole set with Abandon then. Serve must not run yet.
-func (s *Set) Open(list []config.Listener, door Door) (opened []*Socket, problems config.Problems) {
+// Owners has every account that the list names. It goes on after an error, so
+// that all that is wrong comes to light at once: the caller frees the whole set
+// with Abandon then. Serve must not run yet.
+func (s *Set) Open(list []config.Listener, owners Owners, door Door) (opened []*Socket, problems config.Problems) {
 	for len(list) > 0 {
 		n := 1
 		if len(list) > 1 && list[1].Optional {
 			n = 2 // a bare port: IPv4 and IPv6
 		}
-		sockets, bad := s.openTogether(list[:n], door)
+		sockets, bad := s.openTogether(list[:n], owners, door)
 		opened, problems = append(opened, sockets...), append(problems, bad...)
 		list = list[n:]
 	}
@@ -37,33 +39,33 @@ const portTries = 8
 
 // openTogether opens the sockets of one address; a port that the kernel
 // chooses is the same for all of them.
-func (s *Set) openTogether(list []config.Listener, door Door) (opened []*Socket, problems config.Problems) {
+func (s *Set) openTogether(list []config.Listener, owners Owners, door Door) (opened []*Socket, problems config.Problems) {
 	for try := 1; ; try++ {
-		opened, problems = s.openWithPort(list, door)
+		opened, problems = s.openWithPort(list, owners, door)
 		if len(problems) == 0 || len(opened) == 0 || list[0].Addr.Port() != 0 || try == portTries {
 			break
 		}
 		for _, k := range opened {
-			unix.Close(k.fd)
+			k.close()
 		}
 	}
 	for _, k := range opened {
 		if err := s.add(k); err != nil {
-			unix.Close(k.fd)
-			problems = append(problems, s.problem(&list[0], k.local, err))
+			k.close()
+			problems = append(problems, s.problem(&list[0], k.self.Local, err))
 		}
 	}
 	return opened, problems
 }
 
-func (s *Set) openWithPort(list []config.Listener, door Door) (opened []*Socket, problems config.Problems) {
+func (s *Set) openWithPort(list []config.Listener, owners Owners, door Door) (opened []*Socket, problems config.Problems) {
 	for i := range list {
 		l := &list[i]
 		addr := l.Addr
 		if addr.Port() == 0 && len(opened) > 0 {
-			addr = netip.AddrPortFrom(addr.Addr(), opened[0].local.Port())
+			addr = netip.AddrPortFrom(addr.Addr(), opened[0].self.Local.Port())
 		}
-		k, err := s.open(l, addr, door)
+		k, err := s.open(l, addr, owners, door)
 		if err != nil && !(l.Optional && noFamily(err)) {
 			problems = append(problems, s.problem(l, addr, err))
 		}
@@ -79,40 +81,61 @@ func noFamily(err error) bool {
 	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)
 }
 
-// open makes one listening socket, above the window and non-blocking.
-func (s *Set) open(l *config.Listener, addr netip.AddrPort, door Door) (*Socket, error) {
+// open makes one listening socket.
+func (s *Set) open(l *config.Listener, addr netip.AddrPort, owners Owners, door Door) (*Socket, error) {
+	if l.Family == config.Unix {
+		return s.openUnix(l, owners, door)
+	}
+	return s.openTCP(l, addr, door)
+}
+
+func (s *Set) openTCP(l *config.Listener, addr netip.AddrPort, door Door) (*Socket, error) {
 	family := unix.AF_INET
 	if addr.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := s.newSocket(family, unix.SOCK_STREAM, 0)
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
-	}
-	if fd, err = s.above(fd); err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
+		return nil, err
 	}
 	k := &Socket{fd: fd, door: door, listener: l, any: addr.Addr().IsUnspecified()}
 	if err = configure(fd, l, addr); err == nil {
 		err = k.listen(l, addr)
 	}
 	if err != nil {
-		unix.Close(fd)
+		k.close()
 		return nil, err
 	}
 	return k, nil
+}
+
+// newSocket makes a socket above the window, and non-blocking.
+func (s *Set) newSocket(family, kind, protocol int) (int, error) {
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	if fd, err = s.above(fd); err != nil {
+		return -1, os.NewSyscallError("fcntl", err)
+	}
+	return fd, nil
 }
 
 func (k *Socket) listen(l *config.Listener, addr netip.AddrPort) error {
 	if err := unix.Bind(k.fd, sockaddr(addr)); err != nil {
 		return os.NewSyscallError("bind", err)
 	}
-	if err := unix.Listen(k.fd, backlogOf(l)); err != nil {
-		return os.NewSyscallError("listen", err)
+	if err := listenOn(k.fd, l); err != nil {
+		return err
 	}
 	var err error
-	k.local, err = boundTo(k.fd)
+	k.self.Local, err = boundTo(k.fd)
 	return err
+}
+
+// listenOn makes fd a listening socket, or changes the length of its queue.
+func listenOn(fd int, l *config.Listener) error {
+	return os.NewSyscallError("listen", unix.Listen(fd, backlogOf(l)))
 }
 
 // backlogOf is what listen(2) is told; the kernel lowers it to
@@ -204,22 +227,31 @@ func (s *Set) freeNumber() int32 {
 // Abandon closes all sockets of a set that was never served.
 func (s *Set) Abandon() { s.free() }
 
-func (s *Set) holder(port uint16) string {
+func (s *Set) holder(place string) string {
 	if s.holders == nil {
 		s.holders = findHolders()
 	}
-	return s.holders.of(port)
+	return s.holders.of(place)
 }
 
 // problem puts what went wrong with a listener into words, and adds what an
 // administrator would look up next.
 func (s *Set) problem(l *config.Listener, addr netip.AddrPort, err error) config.Problem {
+	place := l.Spec
+	if l.Family == config.TCP {
+		place = addr.String()
+	}
+	var h *hindrance
+	if errors.As(err, &h) {
+		return l.Problem(cmp.Or(h.key, "address"), "cannot listen on "+place+": "+h.what, h.hint)
+	}
 	var errno unix.Errno
 	errors.As(err, &errno)
-	p := config.Problem{At: l.At, Path: l.Path, What: fmt.Sprintf("cannot listen on %s: %s (%s)", addr, errno.Error(), unix.ErrnoName(errno))}
+	p := l.Problem("address", fmt.Sprintf("cannot listen on %s: %s (%s)", place, errno.Error(), unix.ErrnoName(errno)), "")
 	switch errno {
 	case unix.EADDRINUSE:
-		p.Hint = "port " + strconv.Itoa(int(addr.Port())) + " is held by " + s.holder(addr.Port())
+		port := strconv.Itoa(int(addr.Port()))
+		p.Hint = "port " + port + " is held by " + s.holder(port)
 	case unix.EACCES:
 		p.Hint = "ports below 1024 need root, or CAP_NET_BIND_SERVICE"
 	case unix.EADDRNOTAVAIL:

@@ -1,9 +1,7 @@
 package listen
 
 import (
-	"os"
-
-	"golang.org/x/sys/unix"
+	"errors"
 
 	"superd/superd/internal/config"
 )
@@ -11,6 +9,10 @@ import (
 // Reconfigure gives an open socket the options that l has, as far as they can
 // be changed while it listens; its queue stays as it is. What is wrong is told
 // after all the rest was done.
-func (k *Socket) Reconfigure(l *config.Listener) error {
-	return os.NewSyscallError("listen", unix.Listen(k.fd, backlogOf(l)))
+func (k *Socket) Reconfigure(l *config.Listener, owners Owners) error {
+	err := listenOn(k.fd, l)
+	if k.file.path != "" {
+		err = errors.Join(k.giveAway(l, owners), err)
+	}
+	return err
 }

@@ -65,17 +65,21 @@ type Socket struct {
 	number   int32 // its place in the set's list
 	listener *config.Listener
 	door     Door
-	local    netip.AddrPort
-	accepted int  // connections so far; touched by Serve only
-	any      bool // bound to all addresses: each connection has its own local one
-	paused   bool // not waited for; touched by Serve only
+	self     peer.Peer // with superd's end alone: what the socket is really bound to
+	file     file      // of a unix socket; removed with it
+	accepted int       // connections so far; touched by Serve only
+	any      bool      // bound to all addresses: each connection has its own local one
+	paused   bool      // not waited for; touched by Serve only
 }
 
 // Listener is what the socket was made from, as Open was given it.
-func (s *Socket) Listener() *config.Listener { return s.listener }
+func (k *Socket) Listener() *config.Listener { return k.listener }
 
-// Local is the address that the socket is really bound to.
-func (s *Socket) Local() netip.AddrPort { return s.local }
+// Local is the address that a TCP socket is really bound to.
+func (k *Socket) Local() netip.AddrPort { return k.self.Local }
+
+// String is the address that the socket is really bound to, as the log has it.
+func (k *Socket) String() string { return string(k.self.AppendLocal(nil)) }
 
 // NewSet makes a set without sockets. Above moves a descriptor out of the
 // range in which accepted connections land; complain hears, once for each such
@@ -235,7 +239,7 @@ func (s *Set) ShutAll() {
 func (s *Set) Adopt(k *Socket, door Door) error {
 	k.door, k.paused = door, false
 	if err := s.add(k); err != nil {
-		unix.Close(k.fd)
+		k.close()
 		return err
 	}
 	return nil
@@ -257,7 +261,7 @@ func (s *Set) Forsake(k *Socket) {
 func (s *Set) Finish(k *Socket) {
 	s.takeQueue(k)
 	s.Forsake(k)
-	unix.Close(k.fd)
+	k.close()
 }
 
 // Close closes all sockets, runs what was ordered, and ends Serve, which must
@@ -273,7 +277,7 @@ func (s *Set) closeSockets() {
 	for _, k := range s.sockets {
 		if k != nil {
 			s.Forsake(k)
-			unix.Close(k.fd)
+			k.close()
 		}
 	}
 	s.shut = true

@@ -3,11 +3,34 @@
 // nothing.
 package peer
 
-import "net/netip"
+import (
+	"net/netip"
+	"strconv"
+)
 
-// A Peer is the two ends of an accepted connection.
+// Kind is the sort of socket that a connection came by.
+type Kind uint8
+
+// The kinds of sockets.
+const (
+	Internet Kind = iota // TCP, by IPv4 or IPv6
+	Unix                 // of this machine: AF_UNIX
+	Kinds                // how many there are
+)
+
+// A Peer is the two ends of an accepted connection. Kind tells which of the
+// groups of fields is filled in.
 type Peer struct {
+	Kind Kind
+
+	// Of Internet.
 	Remote, Local netip.AddrPort // IPv4 mapped into IPv6 is plain IPv4 here
+
+	// Of Unix. An abstract name begins with @ here, and not with a zero byte.
+	Path     string // of the listening socket
+	Bound    string // what the client has bound its own socket to, which it chose itself; "" for nothing, as usual
+	PID      int32  // the process that connected; 0 where superd's process namespace does not have it
+	UID, GID uint32 // the effective user and group that it had then
 
 	// Via is the proxy that spoke for the client; the zero AddrPort where the
 	// client came itself.
@@ -18,7 +41,28 @@ type Peer struct {
 }
 
 // AppendRemote writes the client's end as the log has it.
-func (p *Peer) AppendRemote(b []byte) []byte { return p.Remote.AppendTo(b) }
+func (p *Peer) AppendRemote(b []byte) []byte {
+	if p.Kind == Unix {
+		return p.appendCredentials(append(b, "unix:"...))
+	}
+	return p.Remote.AppendTo(b)
+}
+
+func (p *Peer) appendCredentials(b []byte) []byte {
+	if p.PID != 0 {
+		b = append(b, "pid="...)
+		b = append(strconv.AppendInt(b, int64(p.PID), 10), ',')
+	}
+	b = append(b, "uid="...)
+	b = strconv.AppendUint(b, uint64(p.UID), 10)
+	b = append(b, ",gid="...)
+	return strconv.AppendUint(b, uint64(p.GID), 10)
+}
 
 // AppendLocal writes superd's end as the log has it.
-func (p *Peer) AppendLocal(b []byte) []byte { return p.Local.AppendTo(b) }
+func (p *Peer) AppendLocal(b []byte) []byte {
+	if p.Kind == Unix {
+		return append(append(b, "unix:"...), p.Path...)
+	}
+	return p.Local.AppendTo(b)
+}

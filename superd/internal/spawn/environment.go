@@ -17,14 +17,15 @@ type Facts struct {
 	FromSource int // live connections of this source and service, this one included
 }
 
-// A variable is one entry of the environment that differs by connection.
+// A variable is one entry of the environment that differs by connection. One
+// to whose value nothing is appended is left out.
 type variable struct {
 	name  string // with the '='
 	value func([]byte, *Facts) []byte
 }
 
 // longestVariable bounds one variable: the longest name, an IPv6 address with
-// its zone, '=' and the terminator.
+// its zone or the name of a unix socket, '=' and the terminator.
 const longestVariable = 128
 
 var (
@@ -32,11 +33,37 @@ var (
 	remotePort = func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Peer.Remote.Port()), 10) }
 	localIP    = func(b []byte, f *Facts) []byte { return f.Peer.Local.Addr().AppendTo(b) }
 	localPort  = func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Peer.Local.Port()), 10) }
-	fromSource = func(b []byte, f *Facts) []byte { return strconv.AppendInt(b, int64(f.FromSource), 10) }
+	fromSource = func(b []byte, f *Facts) []byte { return appendUnlessZero(b, int64(f.FromSource)) }
+
+	remotePID  = func(b []byte, f *Facts) []byte { return appendUnlessZero(b, int64(f.Peer.PID)) }
+	remoteUID  = func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Peer.UID), 10) }
+	remoteGID  = func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Peer.GID), 10) }
+	remotePath = func(b []byte, f *Facts) []byte { return appendHarmless(b, f.Peer.Bound) }
+	localPath  = func(b []byte, f *Facts) []byte { return append(b, f.Peer.Path...) }
 )
 
 func constant(s string) func([]byte, *Facts) []byte {
 	return func(b []byte, _ *Facts) []byte { return append(b, s...) }
+}
+
+// appendUnlessZero leaves out what is not known.
+func appendUnlessZero(b []byte, n int64) []byte {
+	if n == 0 {
+		return b
+	}
+	return strconv.AppendInt(b, n, 10)
+}
+
+// appendHarmless leaves out a text of a client's choice that a careless script
+// could stumble over.
+func appendHarmless(b []byte, text string) []byte {
+	if strings.ContainsFunc(text, func(r rune) bool {
+		letter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
+		return !letter && !strings.ContainsRune("/@._:-", r)
+	}) {
+		return b
+	}
+	return append(b, text...)
 }
 
 // always is added to every program's environment.
@@ -44,63 +71,97 @@ var always = []variable{
 	{"SUPERD_CONNECTION=", func(b []byte, f *Facts) []byte { return append(b, f.ID...) }},
 }
 
-// styles are the names that programs written for other superservers expect,
-// each as its own documentation has them (superd-program(7)).
-var styles = map[string][]variable{
-	"ucspi": {
-		{"PROTO=", constant("TCP")},
-		{"TCPREMOTEIP=", remoteIP},
-		{"TCPREMOTEPORT=", remotePort},
-		{"TCPLOCALIP=", localIP},
-		{"TCPLOCALPORT=", localPort},
-		{"TCPCONNNUM=", fromSource},
+// styles are the names that programs written for other superservers expect, for
+// each kind of socket, as their own documentation has them (superd-program(7)).
+var styles = [peer.Kinds]map[string][]variable{
+	peer.Internet: {
+		"ucspi": {
+			{"PROTO=", constant("TCP")},
+			{"TCPREMOTEIP=", remoteIP},
+			{"TCPREMOTEPORT=", remotePort},
+			{"TCPLOCALIP=", localIP},
+			{"TCPLOCALPORT=", localPort},
+			{"TCPCONNNUM=", fromSource},
+		},
+		"systemd": {
+			{"REMOTE_ADDR=", remoteIP},
+			{"REMOTE_PORT=", remotePort},
+		},
+		"xinetd": {
+			{"REMOTE_HOST=", remoteIP},
+		},
+		"ncat": {
+			{"NCAT_REMOTE_ADDR=", remoteIP},
+			{"NCAT_REMOTE_PORT=", remotePort},
+			{"NCAT_LOCAL_ADDR=", localIP},
+			{"NCAT_LOCAL_PORT=", localPort},
+			{"NCAT_PROTO=", constant("TCP")},
+		},
+		"cgi": {
+			{"GATEWAY_INTERFACE=", constant("CGI/1.1")},
+			{"REMOTE_ADDR=", remoteIP},
+			{"REMOTE_PORT=", remotePort},
+			{"SERVER_NAME=", localIP},
+			{"SERVER_PORT=", localPort},
+			{"SERVER_PROTOCOL=", constant("TCP")}, // extension-version of RFC 3875, 4.1.16: superd does not know what is spoken
+		},
 	},
-	"systemd": {
-		{"REMOTE_ADDR=", remoteIP},
-		{"REMOTE_PORT=", remotePort},
-	},
-	"xinetd": {
-		{"REMOTE_HOST=", remoteIP},
-	},
-	"ncat": {
-		{"NCAT_REMOTE_ADDR=", remoteIP},
-		{"NCAT_REMOTE_PORT=", remotePort},
-		{"NCAT_LOCAL_ADDR=", localIP},
-		{"NCAT_LOCAL_PORT=", localPort},
-		{"NCAT_PROTO=", constant("TCP")},
-	},
-	"cgi": {
-		{"GATEWAY_INTERFACE=", constant("CGI/1.1")},
-		{"REMOTE_ADDR=", remoteIP},
-		{"REMOTE_PORT=", remotePort},
-		{"SERVER_NAME=", localIP},
-		{"SERVER_PORT=", localPort},
-		{"SERVER_PROTOCOL=", constant("TCP")}, // extension-version of RFC 3875, 4.1.16: superd does not know what is spoken
+	peer.Unix: {
+		"ucspi": {
+			{"PROTO=", constant("IPC")},
+			{"IPCREMOTEEUID=", remoteUID},
+			{"IPCREMOTEEGID=", remoteGID},
+			{"IPCREMOTEPATH=", remotePath},
+			{"IPCLOCALPATH=", localPath},
+			{"IPCCONNNUM=", fromSource},
+			{"UNIXREMOTEPID=", remotePID},
+			{"UNIXREMOTEEUID=", remoteUID},
+			{"UNIXREMOTEEGID=", remoteGID},
+			{"UNIXLOCALPATH=", localPath},
+		},
+		"systemd": {
+			{"REMOTE_ADDR=", remotePath},
+		},
+		"ncat": {
+			{"NCAT_REMOTE_ADDR=", constant("localhost")},
+			{"NCAT_LOCAL_ADDR=", constant("localhost")},
+			{"NCAT_PROTO=", constant("TCP")},
+		},
+		"cgi": {
+			{"GATEWAY_INTERFACE=", constant("CGI/1.1")},
+			{"SERVER_PROTOCOL=", constant("UNIX")},
+		},
 	},
 }
 
-// variablesOf lists what the styles add, each name once.
-func variablesOf(names []string) []variable {
-	list := append([]variable{}, always...)
-	seen := map[string]bool{}
-	for _, name := range names {
-		for _, v := range styles[name] {
-			if !seen[v.name] {
-				seen[v.name] = true
-				list = append(list, v)
+// variablesOf lists what the styles add for each kind of socket, each name
+// once, and all those names.
+func variablesOf(names []string) (list [peer.Kinds][]variable, all []string) {
+	for kind := range list {
+		seen := map[string]bool{}
+		list[kind] = append(list[kind], always...)
+		for _, name := range names {
+			for _, v := range styles[kind][name] {
+				if !seen[v.name] {
+					seen[v.name] = true
+					list[kind] = append(list[kind], v)
+				}
 			}
 		}
+		for _, v := range list[kind] {
+			all = append(all, strings.TrimSuffix(v.name, "="))
+		}
 	}
-	return list
+	return list, all
 }
 
 // withoutVariables drops from env what the connection's own variables replace,
-// or could: of two variables of one name, getenv(3) finds the first.
-func withoutVariables(env []string, variables []variable, further []string) []string {
+// or could, and those that a connection of another kind would have: of two
+// variables of one name, getenv(3) finds the first.
+func withoutVariables(env, names []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")
-		return slices.Contains(further, name) ||
-			slices.ContainsFunc(variables, func(v variable) bool { return strings.HasPrefix(entry, v.name) })
+		return slices.Contains(names, name)
 	})
 }
 
@@ -116,10 +177,14 @@ func (in *instance) describe(f *Facts) {
 	p := in.plan
 	in.text = in.text[:0]
 	in.envp = in.envp[:len(p.static)-1]
-	for _, v := range p.variables {
+	for _, v := range p.variables[f.Peer.Kind] {
 		start := len(in.text)
 		in.text = append(in.text, v.name...)
-		in.text = v.value(in.text, f)
+		empty := len(in.text)
+		if in.text = v.value(in.text, f); len(in.text) == empty {
+			in.text = in.text[:start]
+			continue
+		}
 		in.text = append(in.text, 0)
 		in.envp = append(in.envp, address(in.text[start:]))
 	}

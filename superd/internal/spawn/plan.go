@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"superd/superd/internal/config"
+	"superd/superd/internal/peer"
 )
 
 // Where a program's descriptor 2 leads.
@@ -63,7 +64,7 @@ type Plan struct {
 
 	argv      []uintptr
 	static    []uintptr // the environment that is the same for all
-	variables []variable
+	variables [peer.Kinds][]variable
 	walls     walls
 
 	keep []any // what only the child's pointers refer to
@@ -83,8 +84,9 @@ func (e *Engine) Compile(s Spec) (*Plan, error) {
 		return nil, err
 	}
 	p.argv = p.pointers(s.Argv, 0)
-	p.variables = variablesOf(s.EnvStyle)
-	p.static = p.pointers(withoutVariables(s.Env, p.variables, s.Further), len(p.variables)+len(s.Further))
+	variables, names := variablesOf(s.EnvStyle)
+	p.variables = variables
+	p.static = p.pointers(withoutVariables(s.Env, append(names, s.Further...)), p.mostVariables()+len(s.Further))
 	p.addDescriptors()
 	p.addSignals()
 	p.addScheduling()
@@ -94,6 +96,14 @@ func (e *Engine) Compile(s Spec) (*Plan, error) {
 	p.addConfinement()
 	p.addExec()
 	return p, nil
+}
+
+// mostVariables is how many of them a connection can have.
+func (p *Plan) mostVariables() (most int) {
+	for _, list := range p.variables {
+		most = max(most, len(list))
+	}
+	return most
 }
 
 // Identity is the user that programs of p run as; nil for superd's own.
@@ -216,7 +226,7 @@ func (p *Plan) newInstance() *instance {
 	in := &instance{plan: p, blocked: ^uint64(0)}
 	in.steps = append([]step{}, p.steps...)
 	in.envp = append(make([]uintptr, 0, cap(p.static)), p.static...)
-	in.text = make([]byte, 0, len(p.variables)*longestVariable+p.spec.Room)
+	in.text = make([]byte, 0, p.mostVariables()*longestVariable+p.spec.Room)
 	in.first = uintptr(unsafe.Pointer(&in.steps[0]))
 	in.setStart()
 	envp := uintptr(unsafe.Pointer(unsafe.SliceData(in.envp)))
