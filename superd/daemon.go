@@ -43,27 +43,53 @@ func run(path string) error {
 		return err
 	}
 	reserveThreads()
-	log := event.Open(os.Stderr, event.Options{Level: c.Log.Level, Format: c.Log.Format})
+	engine := spawn.NewEngine()
+	log, problems := openLog(c, engine)
 	defer log.Close(time.Second)
-	d := newDaemon(c, log)
+	d := newDaemon(c, log, engine)
 	defer d.close()
-	if err := d.open(); err != nil {
+	if err := d.open(problems); err != nil {
 		return err
 	}
 	d.stops = hearSignals(log) // before anybody is told that superd is ready
 	return d.serve()
 }
 
+// openLog opens the log where the file wants it. Where that is a problem, the
+// log is one for what else is wrong. The caller closes it.
+func openLog(c *config.Config, engine *spawn.Engine) (*event.Log, config.Problems) {
+	o := logOptions(c)
+	o.Above = engine.Above
+	log, err := event.OpenOutput(c.Log.Output, os.Stderr, o)
+	if err != nil {
+		return event.Open(os.Stderr, event.Options{Level: "error"}), config.Problems{c.Problem("log.output", err.Error(), "")}
+	}
+	return log, nil
+}
+
+func logOptions(c *config.Config) event.Options {
+	return event.Options{
+		Level:   c.Log.Level,
+		Format:  c.Log.Format,
+		Address: c.Log.Address,
+		Syslog:  syslogSocket,
+		Journal: journalSocket,
+	}
+}
+
+// Where syslog and journald listen; "" is where a system has them.
+var syslogSocket, journalSocket string
+
 // newDaemon is a superd that has done nothing yet.
-func newDaemon(c *config.Config, log *event.Log) *daemon {
-	d := &daemon{config: c, log: log, engine: spawn.NewEngine()}
+func newDaemon(c *config.Config, log *event.Log, engine *spawn.Engine) *daemon {
+	d := &daemon{config: c, log: log, engine: engine}
 	d.house = admit.NewHouse(admit.Limits{Max: d.room()}, nil)
 	return d
 }
 
 // open builds everything that the file asks for. All that is wrong with it on
-// this machine is returned together.
-func (d *daemon) open() (err error) {
+// this machine is returned together, with the problems that are known already.
+func (d *daemon) open(problems config.Problems) (err error) {
 	if os.Geteuid() == 0 {
 		if err := spawn.Conceal(); err != nil {
 			return fmt.Errorf("cannot make superd undumpable: %w", err)
@@ -77,7 +103,7 @@ func (d *daemon) open() (err error) {
 			return fmt.Errorf("cannot wait for connections: %w", err)
 		}
 	}
-	problems := append(d.compile(), d.openSockets()...)
+	problems = slices.Concat(problems, d.compile(), d.openSockets())
 	if len(problems) > 0 {
 		return problems
 	}
@@ -147,8 +173,10 @@ func (d *daemon) newService(c *config.Service, who *identities) (*service, confi
 	}
 	s := &service{config: c, image: image, table: d.table, counts: plan.CountsSource(), inherits: spec.Inherit}
 	s.gate = d.house.Gate(c.Name, admit.NewPolicy(admit.Rules{Max: c.Max}), func() { d.setOf(s).Resume(s) })
+	events := d.log.Service(c.Name)
+	events.SetLevel(c.LogLevel)
 	s.conn = conn.Service{
-		Events:    d.log.Service(c.Name),
+		Events:    events,
 		Plan:      plan,
 		Keep:      c.Keep,
 		Linger:    c.Linger,
@@ -309,6 +337,9 @@ func hearSignals(log *event.Log) (stops chan os.Signal) {
 	signal.Notify(others, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
 	go func() { // ends with superd
 		for s := range others {
+			if s == unix.SIGHUP {
+				log.Reopen()
+			}
 			log.Warn(unix.SignalName(s.(unix.Signal)) + " is not supported yet; nothing was changed")
 		}
 	}()

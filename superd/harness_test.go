@@ -23,8 +23,13 @@ import (
 // that the tests drive real processes and the race detector sees them.
 const beSuperd = "SUPERD_TEST_BE_SUPERD"
 
+// logSocket, in the environment, is where a superd of the tests has syslog and
+// journald.
+const logSocket = "SUPERD_TEST_LOG_SOCKET"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(beSuperd) != "" {
+		syslogSocket, journalSocket = os.Getenv(logSocket), os.Getenv(logSocket)
 		os.Exit(execute(append([]string{"superd"}, os.Args[1:]...)))
 	}
 	os.Exit(m.Run())

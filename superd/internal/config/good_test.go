@@ -62,7 +62,7 @@ func bare(s *Service) Service {
 }
 
 func checkMinimal(t *testing.T, c *Config) {
-	equal(t, c.Log, Log{"info", "auto"})
+	equal(t, c.Log, Log{"info", "auto", "stderr", "full"})
 	equal(t, c.Limits, Limits{10000})
 	equal(t, c.Drain, 30*time.Second)
 	path := "services.echo.listen"
@@ -88,7 +88,7 @@ func checkMinimal(t *testing.T, c *Config) {
 
 func checkFull(t *testing.T, c *Config) {
 	equal(t, c.Path, "full.yaml")
-	equal(t, c.Log, Log{"debug", "json"})
+	equal(t, c.Log, Log{"debug", "json", "/var/log/superd.log", "hash"})
 	equal(t, c.Limits, Limits{0})
 	equal(t, c.Drain, 90*time.Minute)
 	equal(t, bare(c.Services[0]), Service{
@@ -104,6 +104,7 @@ func checkFull(t *testing.T, c *Config) {
 		Run:       []string{"/bin/sh", "-c", "", "10"},
 		Argv0:     "-sh",
 		Stderr:    "null",
+		LogLevel:  "warn",
 		Dir:       "/var/empty",
 		Umask:     0o77,
 		Nice:      -5,

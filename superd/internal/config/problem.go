@@ -66,6 +66,12 @@ func (s *Service) Problem(key, what, hint string) Problem {
 	return Problem{At: s.Where(key), Path: join("services."+s.Name, key), What: what, Hint: hint}
 }
 
+// Problem is a problem with a key of the file, such as "log.output", for those
+// who know more about its value than this package does.
+func (c *Config) Problem(key, what, hint string) Problem {
+	return Problem{At: nearestPosition(c.where, key), Path: key, What: what, Hint: hint}
+}
+
 // mistake is what is wrong with a value, wherever it was written.
 type mistake struct{ what, hint string }
 

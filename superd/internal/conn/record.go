@@ -62,7 +62,7 @@ func (r *record) begin(s *Service, p *Peer, i *ids) {
 	r.ended, r.cause, r.alone, r.killAt = event.Exit{}, nil, false, 0
 	r.text.reset()
 	r.names[0] = i.appendNext(r.names[0][:0])
-	r.names[1] = p.Remote.AppendTo(r.names[1][:0])
+	r.names[1] = s.Events.AppendPeer(r.names[1][:0], p.Remote)
 	r.names[2] = p.Local.AppendTo(r.names[2][:0])
 	r.who = event.Conn{ID: r.names[0], Peer: r.names[1], Local: r.names[2]}
 }
