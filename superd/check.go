@@ -11,10 +11,11 @@ import (
 	"superd/superd/internal/config"
 	"superd/superd/internal/event"
 	"superd/superd/internal/listen"
+	"superd/superd/internal/spawn"
 )
 
 // check reports everything that is wrong with a file on this machine: it
-// builds all that superd would build, but opens no socket, so that it can be
+// builds all that superd would build, but listens on nothing, so that it can be
 // asked while superd runs. With verbose it prints as whom and inside which
 // walls each program runs, and who may come in.
 func check(path string, verbose bool) error {
@@ -24,9 +25,10 @@ func check(path string, verbose bool) error {
 	}
 	log := event.Open(os.Stderr, event.Options{Level: "error", Format: c.Log.Format})
 	defer log.Close(time.Second)
-	d := newDaemon(c, log)
+	d := newDaemon(c, log, spawn.NewEngine())
 	defer d.close()
 	services, problems := d.compile(c)
+	problems = append(logProblems(c), problems...)
 	d.services = services // for close
 	for _, s := range services {
 		problems = append(problems, programProblems(s.config)...)
@@ -52,6 +54,14 @@ func check(path string, verbose bool) error {
 	}
 	fmt.Printf("%s: %d %s, no mistakes\n", c.Path, len(c.Services), noun)
 	return nil
+}
+
+// logProblems asks whether the log can go where the file wants it.
+func logProblems(c *config.Config) (list config.Problems) {
+	if err := event.CheckOutput(c.Log.Output, logOptions(c)); err != nil {
+		list = append(list, c.Problem("log.output", err.Error(), ""))
+	}
+	return list
 }
 
 func printService(s *service) {

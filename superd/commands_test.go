@@ -20,7 +20,7 @@ import (
 var update = flag.Bool("update", false, "write the golden files anew")
 
 // commandLines are uses of superd that end by themselves, in a directory with
-// the files good.yaml, bad.yaml and worse.yaml. What is said is compared with
+// the files good.yaml, bad.yaml, worse.yaml and nolog.yaml. What is said is compared with
 // the golden file of the same name.
 var commandLines = map[string][]string{
 	"wrong use": {
@@ -90,6 +90,8 @@ var commandLines = map[string][]string{
 		"check -c none.yaml",
 		"check -c bad.yaml",
 		"check -c worse.yaml",
+		"run -c nolog.yaml",
+		"check -c nolog.yaml",
 		"connect host:port:7",
 		"connect nowhere",
 		"connect 70000",
@@ -133,6 +135,7 @@ func TestCommandLines(t *testing.T) {
 	writeFile(t, dir, "bad.yaml", "services:\n  cat: {listen: 0, rum: /bin/cat}\n  dog: {lisen: 0, builtin: bark}\n", 0o644)
 	writeFile(t, dir, "worse.yaml", "services: [\n", 0o644)
 	writeFile(t, dir, "elsewhere.yaml", "control: {path: /nowhere/superd.sock}\n", 0o644)
+	writeFile(t, dir, "nolog.yaml", "log: {output: /nonexistent/superd.log}\nservices: {cat: {listen: '192.0.2.1:0', run: /bin/cat}}\n", 0o644)
 	for kind, lines := range commandLines {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()

@@ -60,21 +60,47 @@ func run(path string) error {
 		return err
 	}
 	reserveThreads()
-	log := event.Open(os.Stderr, event.Options{Level: c.Log.Level, Format: c.Log.Format})
+	engine := spawn.NewEngine()
+	log, problems := openLog(c, engine)
 	defer log.Close(time.Second)
-	d := newDaemon(c, log)
+	d := newDaemon(c, log, engine)
 	d.path = path
 	defer d.close()
-	if err := d.open(); err != nil {
+	if err := d.open(problems); err != nil {
 		return err
 	}
 	d.stops, d.hangups = d.hearSignals() // before anybody is told that superd is ready
 	return d.serve()
 }
 
+// openLog opens the log where the file wants it. Where that is a problem, the
+// log is one for what else is wrong. The caller closes it.
+func openLog(c *config.Config, engine *spawn.Engine) (*event.Log, config.Problems) {
+	o := logOptions(c)
+	o.Above = engine.Above
+	log, err := event.OpenOutput(c.Log.Output, os.Stderr, o)
+	if err != nil {
+		return event.Open(os.Stderr, event.Options{Level: "error"}), config.Problems{c.Problem("log.output", err.Error(), "")}
+	}
+	return log, nil
+}
+
+func logOptions(c *config.Config) event.Options {
+	return event.Options{
+		Level:   c.Log.Level,
+		Format:  c.Log.Format,
+		Address: c.Log.Address,
+		Syslog:  syslogSocket,
+		Journal: journalSocket,
+	}
+}
+
+// Where syslog and journald listen; "" is where a system has them.
+var syslogSocket, journalSocket string
+
 // newDaemon is a superd that has done nothing yet.
-func newDaemon(c *config.Config, log *event.Log) *daemon {
-	d := &daemon{config: c, log: log, engine: spawn.NewEngine(), called: make(chan struct{}, 1), begin: time.Now(),
+func newDaemon(c *config.Config, log *event.Log, engine *spawn.Engine) *daemon {
+	d := &daemon{config: c, log: log, engine: engine, called: make(chan struct{}, 1), begin: time.Now(),
 		tasks: make(chan func()), leaving: make(chan struct{})}
 	d.house = admit.NewHouse(admit.Limits{}, d.call)
 	d.operator = newOperator(d)
@@ -88,8 +114,8 @@ func (d *daemon) now() admit.Moment {
 }
 
 // open builds everything that the file asks for. All that is wrong with it on
-// this machine is returned together.
-func (d *daemon) open() (err error) {
+// this machine is returned together, with the problems that are known already.
+func (d *daemon) open(problems config.Problems) (err error) {
 	if os.Geteuid() == 0 {
 		if err := spawn.Conceal(); err != nil {
 			return fmt.Errorf("cannot make superd undumpable: %w", err)
@@ -106,8 +132,8 @@ func (d *daemon) open() (err error) {
 			return fmt.Errorf("cannot wait for connections: %w", err)
 		}
 	}
-	first, problems := d.prepare(d.config)
-	if problems = append(problems, d.operator.open()...); len(problems) > 0 && first != nil {
+	first, wrong := d.prepare(d.config)
+	if problems = slices.Concat(problems, wrong, d.operator.open()); len(problems) > 0 && first != nil {
 		first.abandon()
 	}
 	if len(problems) > 0 {
@@ -243,6 +269,7 @@ func (d *daemon) obey() os.Signal {
 		case stop := <-d.stops:
 			return stop
 		case <-d.hangups:
+			d.log.Reopen()
 			d.reloadForSignal()
 		case task := <-d.tasks:
 			task()

@@ -528,7 +528,7 @@ var unseen = []string{"cannot close descriptor 2", "cannot keep the built-in's i
 func TestManualHasEveryDiagnostic(t *testing.T) {
 	known := manual(t, "superd.8").section(t, "DIAGNOSTICS").prose()
 	found := 0
-	for _, dir := range []string{".", "internal/listen", "internal/spawn", "internal/conn", "internal/admit", "internal/control"} {
+	for _, dir := range []string{".", "internal/listen", "internal/spawn", "internal/conn", "internal/admit", "internal/control", "internal/event"} {
 		files, _ := filepath.Glob(filepath.Join(dir, "*.go"))
 		for _, file := range files {
 			if strings.HasSuffix(file, "_test.go") {

@@ -368,7 +368,7 @@ func (g *guest) readByte() {
 // refusal.
 func (g *guest) silent() {
 	g.heard()
-	g.service.conn.Events.Silent(g.visitor.Peer.AppendRemote(g.hall.buffer[:0]))
+	g.service.conn.Events.Silent(g.visitor.AppendPeer(g.hall.buffer[:0], &g.service.conn))
 	g.finish()
 }
 

@@ -27,9 +27,14 @@ const beSuperd = "SUPERD_TEST_BE_SUPERD"
 // socket if its file names none: each its own.
 const socketsIn = "SUPERD_TEST_SOCKETS"
 
+// logSocket, in the environment, is where a superd of the tests has syslog and
+// journald.
+const logSocket = "SUPERD_TEST_LOG_SOCKET"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(beSuperd) != "" {
 		rootSocket = filepath.Join(os.Getenv(socketsIn), strconv.Itoa(os.Getpid()))
+		syslogSocket, journalSocket = os.Getenv(logSocket), os.Getenv(logSocket)
 		os.Exit(execute(append([]string{"superd"}, os.Args[1:]...)))
 	}
 	dir, err := os.MkdirTemp("", "superd-sockets")

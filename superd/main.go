@@ -65,7 +65,7 @@ func command() *cli.Command {
 		OnUsageError:          noVerbFirst,
 		Action:                unknownVerb,
 		Commands: []*cli.Command{
-			onFile("run", "stay in the foreground and serve; the log goes to stderr", func(c *cli.Command) error {
+			onFile("run", "stay in the foreground and serve; the log goes to stderr, or where the file says", func(c *cli.Command) error {
 				return run(c.String("config"))
 			}),
 			onFile("check", "report every mistake in the file", func(c *cli.Command) error {

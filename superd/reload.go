@@ -240,6 +240,7 @@ func (d *daemon) shut(s *service) {
 // rules, or one of its own.
 func (d *daemon) openGates(g *generation, before []*service) {
 	for _, s := range g.services {
+		s.conn.Events.SetLevel(s.config.LogLevel)
 		if old := find(before, s.config.Name); old != nil {
 			s.gate = old.gate
 			s.gate.Drain(false) // what drained by order is wanted again

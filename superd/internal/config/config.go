@@ -21,12 +21,16 @@ type Config struct {
 	Drain    time.Duration // how long live connections may finish once superd was told to stop
 	Services []*Service    // in the order of the file
 	Warnings []Problem     // what is allowed but deserves a word
+
+	where map[string]Position // of every value of the file, by its path
 }
 
-// Log says what is written and how.
+// Log says what is written, how and where.
 type Log struct {
-	Level  string // debug, info, warn, error
-	Format string // auto, json, console
+	Level   string // debug, info, warn, error
+	Format  string // auto, json, console
+	Output  string // stderr, syslog, journald or an absolute path
+	Address string // full, prefix, hash, none
 }
 
 // Limits hold over all services.
@@ -51,6 +55,7 @@ type Service struct {
 	Argv0   string // "" for Run[0]
 
 	Stderr   string        // log, client, null
+	LogLevel string        // debug, info, warn, error; "" for the log's own
 	Dir      string        // the program's working directory
 	Umask    int           // 0 to 0777
 	Nice     int           // -20 to 19
@@ -232,9 +237,13 @@ type Position struct {
 // Where is the position of the value of a service's key, such as "user" or
 // "timeout.idle", or else of the nearest thing around it that was written.
 func (s *Service) Where(key string) Position {
-	path := s.path(key)
+	return nearestPosition(s.where, s.path(key))
+}
+
+// nearestPosition is the position of a path, or else of the nearest thing around it.
+func nearestPosition(where map[string]Position, path string) Position {
 	for {
-		if at, is := s.where[path]; is || path == "" {
+		if at, is := where[path]; is || path == "" {
 			return at
 		}
 		path = path[:max(0, strings.LastIndexAny(path, ".["))]

@@ -70,7 +70,7 @@ func bare(s *Service) Service {
 }
 
 func checkMinimal(t *testing.T, c *Config) {
-	equal(t, c.Log, Log{"info", "auto"})
+	equal(t, c.Log, Log{"info", "auto", "stderr", "full"})
 	equal(t, c.Limits, Limits{Max: 10000})
 	equal(t, []any{c.Control.Path, c.Control.PathSet, c.Control.Mode}, []any{"/run/superd/control.sock", false, 0o600})
 	equal(t, c.Drain, 30*time.Second)
@@ -102,7 +102,7 @@ func checkMinimal(t *testing.T, c *Config) {
 
 func checkFull(t *testing.T, c *Config) {
 	equal(t, c.Path, "full.yaml")
-	equal(t, c.Log, Log{"debug", "json"})
+	equal(t, c.Log, Log{"debug", "json", "/var/log/superd.log", "hash"})
 	equal(t, c.Limits, Limits{0, 12.5})
 	equal(t, c.Drain, 90*time.Minute)
 	equal(t, bare(c.Services[0]), Service{
@@ -118,6 +118,7 @@ func checkFull(t *testing.T, c *Config) {
 		Run:       []string{"/bin/sh", "-c", "", "10"},
 		Argv0:     "-sh",
 		Stderr:    "null",
+		LogLevel:  "warn",
 		Dir:       "/var/empty",
 		Umask:     0o77,
 		Nice:      -5,

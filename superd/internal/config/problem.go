@@ -77,6 +77,12 @@ func (l *Listener) Problem(key, what, hint string) Problem {
 	return Problem{At: l.At, Path: l.Path, What: what, Hint: hint}
 }
 
+// Problem is a problem with a key of the file, such as "log.output", for those
+// who know more about its value than this package does.
+func (c *Config) Problem(key, what, hint string) Problem {
+	return Problem{At: nearestPosition(c.where, key), Path: key, What: what, Hint: hint}
+}
+
 // mistake is what is wrong with a value, wherever it was written.
 type mistake struct{ what, hint string }
 

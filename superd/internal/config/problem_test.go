@@ -70,6 +70,17 @@ func TestWhere(t *testing.T) {
 	equal(t, (&Service{}).Where("user"), Position{})
 }
 
+// TestProblemOfAKey: what this package cannot know about a key of the file, a machine says.
+func TestProblemOfAKey(t *testing.T) {
+	c := parse(t, "log:\n  output: /var/log/x\nservices: {echo: {listen: 7, builtin: echo}}")
+	for key, want := range map[string]string{
+		"log.output":  "test.yaml:2:11: log.output: is not possible (leave it)",
+		"log.address": "test.yaml:2:3: log.address: is not possible (leave it)",
+	} {
+		equal(t, c.Problem(key, "is not possible", "leave it").Error(), want)
+	}
+}
+
 // TestWhereOfWalls: what this package cannot know about walls, a kernel says
 // of the key.
 func TestWhereOfWalls(t *testing.T) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -52,6 +53,16 @@ func (s section) filePath(name string) string {
 		s.d.wrong(v, "begin it with /")
 	}
 	return path
+}
+
+// wordOrPath reads one of the key's words, or an absolute path.
+func (s section) wordOrPath(name string) string {
+	v := s.get(name)
+	text := s.d.text(v)
+	if hasText(v.node) && !slices.Contains(v.key.Words, text) && !strings.HasPrefix(text, "/") {
+		s.d.wrong(v, cmp.Or(didYouMean(nearest(text, v.key.Words)), "begin a path with /"))
+	}
+	return text
 }
 
 // word reads one of the key's words. The word null is written like no value.

@@ -20,14 +20,17 @@ func (d *decoder) config(root *yaml.Node) *Config {
 		Limits:   Limits{top.integer("limits.max"), top.decimal("limits.max_load")},
 		Drain:    top.duration("drain"),
 		Services: top.services(),
+		where:    d.where,
 	}
 }
 
-// log also looks at the keys of which only the default is accepted yet.
 func (s section) log() Log {
-	s.text("log.output")
-	s.word("log.address")
-	return Log{Level: s.word("log.level"), Format: s.word("log.format")}
+	return Log{
+		Level:   s.word("log.level"),
+		Format:  s.word("log.format"),
+		Output:  s.wordOrPath("log.output"),
+		Address: s.word("log.address"),
+	}
 }
 
 func (s section) services() []*Service {
@@ -74,6 +77,7 @@ func (s section) service(name string) *Service {
 		Text:        s.spokenText(),
 		Argv0:       s.nonEmpty("argv0"),
 		Stderr:      s.word("stderr"),
+		LogLevel:    s.word("log_level"),
 		Dir:         s.filePath("dir"),
 		Umask:       s.mode("umask"),
 		Nice:        s.integer("nice"),

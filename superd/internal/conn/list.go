@@ -124,7 +124,7 @@ var stateWords = [...]string{
 // look says how a connection is now.
 func (t *Table) look(r *record) Live {
 	l := Live{
-		ID: string(r.who.ID), Service: r.service.Events.Name(), Peer: string(r.who.Peer), Local: string(r.who.Local),
+		ID: string(r.who.ID), Service: r.service.Events.Name(), Peer: string(r.visitor.Peer.AppendRemote(nil)), Local: string(r.who.Local),
 		PID: r.child.PID, State: stateWords[r.state], Age: time.Since(r.started),
 		Idle: -1, BytesIn: -1, BytesOut: -1, RoundTrip: -1,
 	}

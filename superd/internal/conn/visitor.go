@@ -25,10 +25,18 @@ type Visitor struct {
 // Welcome names a visitor whose ends are known, and records it.
 func (t *Table) Welcome(s *Service, v *Visitor) {
 	v.names[0] = t.ids.appendNext(v.names[0][:0])
-	v.names[1] = v.Peer.AppendRemote(v.names[1][:0])
+	v.names[1] = v.AppendPeer(v.names[1][:0], s)
 	v.names[2] = v.Peer.AppendLocal(v.names[2][:0])
 	v.who = event.Conn{ID: v.names[0], Peer: v.names[1], Local: v.names[2]}
 	s.Events.Accepted(&v.who)
+}
+
+// AppendPeer writes the visitor's end as the log of s is to have it.
+func (v *Visitor) AppendPeer(b []byte, s *Service) []byte {
+	if v.Peer.Kind == peer.Internet {
+		return s.Events.AppendPeer(b, v.Peer.Remote)
+	}
+	return v.Peer.AppendRemote(b)
 }
 
 // Who is the visitor as the log has it, valid until Release.

@@ -17,8 +17,7 @@ import (
 // a program wrote reaches the reader's terminal as visible characters only.
 type form func(lines []byte) []byte
 
-func formOf(out *os.File, format string) form {
-	terminal := isTerminal(out)
+func formOf(terminal bool, format string) form {
 	if format == "json" || format != "console" && !terminal {
 		return jsonForm
 	}
@@ -128,10 +127,12 @@ func isTerminal(f *os.File) bool {
 		return false
 	}
 	terminal := false
-	err = conn.Control(func(fd uintptr) {
-		var settings syscall.Termios
-		_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TCGETS, uintptr(unsafe.Pointer(&settings)))
-		terminal = errno == 0
-	})
+	err = conn.Control(func(fd uintptr) { terminal = isTerminalFD(fd) })
 	return err == nil && terminal
+}
+
+func isTerminalFD(fd uintptr) bool {
+	var settings syscall.Termios
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TCGETS, uintptr(unsafe.Pointer(&settings)))
+	return errno == 0
 }

@@ -43,8 +43,9 @@ func TestNoControlCharacters(t *testing.T) {
 		q := newQueue()
 		l.logger = l.logger.Output(q)
 		say(l)
-		batch, _ := q.take(nil)
-		lines = string(form(batch))
+		var b batch
+		q.take(&b)
+		lines = string(form(b.lines))
 	})
 	if !strings.Contains(lines, "\x1b[32mINF\x1b[0m") {
 		t.Error("no color: ", lines)
@@ -112,7 +113,7 @@ func TestFormOf(t *testing.T) {
 		}
 		t.Setenv("NO_COLOR", c.noColor)
 		t.Setenv("TERM", c.term)
-		if got := string(formOf(out, c.format)([]byte(line))); got != c.want {
+		if got := string(formOf(isTerminal(out), c.format)([]byte(line))); got != c.want {
 			t.Errorf("%+v: got %q", c, got)
 		}
 	}

@@ -42,18 +42,28 @@ const (
 	fieldSeconds    = "seconds"
 	fieldAgain      = "again"
 	fieldSourceOnly = "source_only"
+	fieldOutput     = "output"
 )
 
 // Options say what is written, and how.
 type Options struct {
-	Level  string           // debug, info, warn or error; anything else is info
-	Format string           // auto, json or console; anything else is auto: console when out is a terminal
-	Now    func() time.Time // the clock of the records; nil is time.Now
+	Level   string           // debug, info, warn or error; anything else is info
+	Format  string           // auto, json or console; anything else is auto: console when the log goes to a terminal
+	Address string           // full, prefix, hash or none: a client's address; anything else is full
+	Now     func() time.Time // the clock of the records; nil is time.Now
+
+	// Above takes a descriptor that is to stay open, and returns what stands for it from then on; fd is its own
+	// to close. Nil leaves descriptors as they come.
+	Above func(fd int) (int, error)
+
+	Syslog, Journal string // the sockets of syslog and journald; "" is where a system has them
 }
 
-// A Log writes the records of the daemon to one file. All its methods may be called from any goroutine.
+// A Log writes the records of the daemon to one output. All its methods may be called from any goroutine.
 type Log struct {
 	now    func() time.Time // immutable
+	level  zerolog.Level    // immutable
+	peer   peerForm         // immutable
 	queue  *queue           // immutable; producers append, the writer's goroutine takes
 	writer *writer          // immutable; its goroutine owns what is in it
 	logger zerolog.Logger   // immutable; the daemon's own words
@@ -68,20 +78,28 @@ type Log struct {
 // Open starts a log on out. It starts the one goroutine that writes; Close ends it. The file stays the
 // caller's, its flags are not changed, and it must stay open until Close has returned.
 func Open(out *os.File, o Options) *Log {
-	l := quiet(out, o)
+	l := quiet(lent(out, o.Format), o)
 	go l.writer.run() // ends after Close has closed writer.stop
 	return l
 }
 
 // quiet is a log whose writer does not run yet.
-func quiet(out *os.File, o Options) *Log {
-	l := &Log{now: o.Now, queue: newQueue()}
+func quiet(out output, o Options) *Log {
+	l := &Log{now: o.Now, level: level(o.Level), peer: peerFormOf(o.Address), queue: newQueue()}
 	if l.now == nil {
 		l.now = time.Now
 	}
-	l.logger = zerolog.New(l.queue).Level(level(o.Level))
-	l.writer = newWriter(l, out, formOf(out, o.Format))
+	l.logger = zerolog.New(l.queue).Level(l.level)
+	l.writer = newWriter(l, out)
 	return l
+}
+
+// Reopen has a log file opened anew by its path: the next line goes to what is there then. Where that cannot be
+// opened the old file is written on, and a record says so. It does not wait, and does nothing where the log goes
+// elsewhere.
+func (l *Log) Reopen() {
+	l.writer.anew.Store(true)
+	l.queue.ring()
 }
 
 // Close writes what is queued, for at most wait, and stops the writer. Refusals that were held back are
@@ -136,14 +154,40 @@ func (l *Log) say(e *zerolog.Event, message string, fields []Field) {
 func (l *Log) Service(name string) *Service {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if s := l.find(name); s != nil {
+		return s
+	}
+	s := newService(name, l)
+	l.services = append(l.services, s)
+	return s
+}
+
+// find is called under l.mu; nil where there is no such service.
+func (l *Log) find(name string) *Service {
 	for _, s := range l.services {
 		if s.name == name {
 			return s
 		}
 	}
-	s := &Service{name: name, log: l, logger: l.logger.With().Str(fieldService, name).Logger()}
-	l.services = append(l.services, s)
-	return s
+	return nil
+}
+
+// charge counts a line that was lost with the service that it speaks of.
+func (l *Log) charge(line []byte) {
+	name := field(line, fieldService)
+	if name == nil {
+		return
+	}
+	l.mu.Lock()
+	s := l.find(string(name))
+	l.mu.Unlock()
+	if s == nil {
+		return
+	}
+	s.lost.Add(1)
+	if string(field(line, zerolog.MessageFieldName)) == messageStderr {
+		s.lostStderr.Add(1)
+	}
 }
 
 // Dropped says how many lines never reached the log, since Open.

@@ -56,7 +56,7 @@ func (f *refusals) release(r Reason, now time.Time, atOnce bool) (taken, left ui
 // how many more were refused since the line before.
 func (s *Service) Refused(c *Conn, r Reason, cause error) {
 	s.refused[r].Add(1)
-	if s.logger.GetLevel() > zerolog.WarnLevel {
+	if !s.lets(zerolog.WarnLevel) {
 		return
 	}
 	now := s.log.now()
@@ -83,7 +83,7 @@ func (s *Service) flush(now time.Time, atOnce bool) (some bool) {
 	for _, r := range Reasons() {
 		taken, left := s.refusals.release(r, now, atOnce)
 		some = some || left > 0
-		if taken > 0 {
+		if taken > 0 && s.lets(zerolog.WarnLevel) {
 			stamp(s.logger.Warn(), now).Str(fieldReason, r.String()).Uint64(fieldSuppressed, taken).Msg("refused")
 		}
 	}

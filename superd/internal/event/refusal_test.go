@@ -89,7 +89,7 @@ func reasonOf(t *testing.T, word string) Reason {
 
 // TestHeldWakesWriter: a writer that sleeps must set its clock when the first refusal is held back.
 func TestHeldWakesWriter(t *testing.T) {
-	l := quiet(os.Stderr, Options{})
+	l := quiet(lent(os.Stderr, ""), Options{})
 	s := l.Service("echo")
 	s.Refused(sampleConn(), ReasonLimit, nil)
 	<-l.queue.wake // for the line

@@ -1,6 +1,7 @@
 package event
 
 import (
+	"net/netip"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -36,28 +37,78 @@ func (e *Exit) failed() bool { return e.Signaled || e.Status != 0 }
 type Service struct {
 	name   string         // immutable
 	log    *Log           // immutable
-	logger zerolog.Logger // immutable
+	logger zerolog.Logger // immutable; lets everything through
+	stderr zerolog.Logger // immutable; the same for what programs wrote
+	level  atomic.Int32   // a zerolog.Level
 
 	accepted, exited, failed, silent atomic.Uint64
 	refused                          [NumReasons]atomic.Uint64
+	lost, lostStderr                 atomic.Uint64
 	refusals                         refusals
+	share                            share // guarded by log.queue.mu
 }
 
 // Name is the service's name in the file.
 func (s *Service) Name() string { return s.name }
 
+func newService(name string, l *Log) *Service {
+	s := &Service{name: name, log: l}
+	s.level.Store(int32(l.level))
+	s.logger = zerolog.New(recordLines{s}).With().Str(fieldService, name).Logger()
+	s.stderr = s.logger.Output(stderrLines{s})
+	return s
+}
+
+// RecordLines and stderrLines are a service's ways into the queue.
+type (
+	recordLines struct{ s *Service }
+	stderrLines struct{ s *Service }
+)
+
+func (r recordLines) Write(line []byte) (int, error) {
+	if !r.s.log.queue.put(line) {
+		r.s.lost.Add(1)
+	}
+	return len(line), nil
+}
+
+func (l stderrLines) Write(line []byte) (int, error) {
+	if !l.s.log.queue.putStderr(l.s, line) {
+		l.s.lost.Add(1)
+		l.s.lostStderr.Add(1)
+	}
+	return len(line), nil
+}
+
+// SetLevel sets the least important records of this service that are written: debug, info, warn or error; "" is
+// the log's own level. It may be called at any time.
+func (s *Service) SetLevel(word string) {
+	chosen := s.log.level
+	if word != "" {
+		chosen = level(word)
+	}
+	s.level.Store(int32(chosen))
+}
+
+// lets tells that records of a level are written.
+func (s *Service) lets(l zerolog.Level) bool { return l >= zerolog.Level(s.level.Load()) }
+
+// AppendPeer appends a client's address as log.address of the file has it, for a Conn's Peer: nothing, where it
+// is to be left out. It does not allocate but to make b larger.
+func (s *Service) AppendPeer(b []byte, peer netip.AddrPort) []byte { return s.log.peer(b, peer) }
+
 // Listening records that the service can be reached at an address.
 func (s *Service) Listening(local string) {
-	if e := s.logger.Info(); e != nil {
-		stamp(e, s.log.now()).Str(fieldLocal, local).Msg("listening")
+	if s.lets(zerolog.InfoLevel) {
+		stamp(s.logger.Info(), s.log.now()).Str(fieldLocal, local).Msg("listening")
 	}
 }
 
 // Accepted records a connection that has arrived.
 func (s *Service) Accepted(c *Conn) {
 	s.accepted.Add(1)
-	if e := s.logger.Debug(); e != nil {
-		s.about(e, c).Msg("accepted")
+	if s.lets(zerolog.DebugLevel) {
+		s.about(s.logger.Debug(), c).Msg("accepted")
 	}
 }
 
@@ -65,8 +116,8 @@ func (s *Service) Accepted(c *Conn) {
 // none. It is no connection that was accepted, as far as the counters go.
 func (s *Service) Silent(peer []byte) {
 	s.silent.Add(1)
-	if e := s.logger.Debug(); e != nil {
-		connection(stamp(e, s.log.now()), &Conn{Peer: peer}).Msg("silent")
+	if s.lets(zerolog.DebugLevel) {
+		s.about(s.logger.Debug(), &Conn{Peer: peer}).Msg("silent")
 	}
 }
 
@@ -81,14 +132,14 @@ type Pause struct {
 // Paused records that a pause begins, c being the connection whose program failed last. Only the first of
 // several in a row is a warning.
 func (s *Service) Paused(c *Conn, p *Pause) {
-	e := s.logger.Warn()
+	level := zerolog.WarnLevel
 	if p.Again {
-		e = s.logger.Info()
+		level = zerolog.InfoLevel
 	}
-	if e == nil {
+	if !s.lets(level) {
 		return
 	}
-	e = s.about(e, c).AnErr(fieldError, p.Last).Float64(fieldSeconds, p.Length.Seconds())
+	e := s.about(s.logger.WithLevel(level), c).AnErr(fieldError, p.Last).Float64(fieldSeconds, p.Length.Seconds())
 	if p.Again {
 		e = e.Bool(fieldAgain, true)
 	}
@@ -100,23 +151,23 @@ func (s *Service) Paused(c *Conn, p *Pause) {
 
 // Trying records that a pause is over: the program of one connection may show whether it works again.
 func (s *Service) Trying(c *Conn) {
-	if e := s.logger.Debug(); e != nil {
-		s.about(e, c).Msg("trying")
+	if s.lets(zerolog.DebugLevel) {
+		s.about(s.logger.Debug(), c).Msg("trying")
 	}
 }
 
 // Recovered records that the program of a service that paused works again.
 func (s *Service) Recovered() {
-	if e := s.logger.Info(); e != nil {
-		stamp(e, s.log.now()).Msg("recovered")
+	if s.lets(zerolog.InfoLevel) {
+		stamp(s.logger.Info(), s.log.now()).Msg("recovered")
 	}
 }
 
 // Started records that a process for the connection's program exists. Where it never becomes the program,
 // Refused follows.
 func (s *Service) Started(c *Conn) {
-	if e := s.logger.Debug(); e != nil {
-		s.about(e, c).Msg("started")
+	if s.lets(zerolog.DebugLevel) {
+		s.about(s.logger.Debug(), c).Msg("started")
 	}
 }
 
@@ -126,11 +177,10 @@ func (s *Service) Exited(c *Conn, x *Exit) {
 	if x.failed() {
 		s.failed.Add(1)
 	}
-	e := s.logger.Info()
-	if e == nil {
+	if !s.lets(zerolog.InfoLevel) {
 		return
 	}
-	e = s.about(e, c)
+	e := s.about(s.logger.Info(), c)
 	if x.Signaled {
 		e = e.Str(fieldSignal, signalName(x.Signal))
 	} else {
@@ -158,19 +208,20 @@ func (s *Service) Exited(c *Conn, x *Exit) {
 	e.Msg("exited")
 }
 
+const messageStderr = "stderr"
+
 // Stderr records a line, without its newline, that the program wrote to its standard error. Cut says that
 // the line was longer. The text is a field, never the message: messages are this package's words, and what
 // a program writes cannot pose as one.
 func (s *Service) Stderr(c *Conn, line []byte, cut bool) {
-	e := s.logger.Info()
-	if e == nil {
+	if !s.lets(zerolog.InfoLevel) {
 		return
 	}
-	e = s.about(e, c).Bytes(fieldText, line)
+	e := s.about(s.stderr.Info(), c).Bytes(fieldText, line)
 	if cut {
 		e = e.Bool(fieldCut, true)
 	}
-	e.Msg("stderr")
+	e.Msg(messageStderr)
 }
 
 // about begins a record of a connection.
@@ -202,6 +253,10 @@ type Counts struct {
 	Failed   uint64 // of those exited: with a status other than 0, or by a signal
 	Silent   uint64 // sent nothing while timeout.first_byte waited for it; not accepted
 	Refused  [NumReasons]uint64
+
+	// Lines of the log that were to tell of the service and never got there; those that its programs wrote to
+	// their standard error, and all together.
+	LostStderr, Lost uint64
 }
 
 // RefusedTotal is the sum over all reasons.
@@ -216,8 +271,10 @@ func (c *Counts) RefusedTotal() uint64 {
 // Counts reads the counters, each by itself: connections come and go meanwhile.
 func (s *Service) Counts() Counts {
 	c := Counts{
-		Failed: s.failed.Load(), // before Exited: Failed never exceeds it
-		Exited: s.exited.Load(), // before Accepted, for the same reason
+		Failed:     s.failed.Load(), // before Exited: Failed never exceeds it
+		Exited:     s.exited.Load(), // before Accepted, for the same reason
+		LostStderr: s.lostStderr.Load(),
+		Lost:       s.lost.Load(),
 	}
 	for i := range c.Refused {
 		c.Refused[i] = s.refused[i].Load()

@@ -1,6 +1,7 @@
 package event
 
 import (
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,6 +43,35 @@ func TestLevels(t *testing.T) {
 		if counts != want {
 			t.Errorf("level %q: counts %+v, want %+v", c.level, counts, want)
 		}
+	}
+}
+
+// TestLevelOfAService: it is the service's own, less or more than the log's, and can change.
+func TestLevelOfAService(t *testing.T) {
+	text := written(t, Options{Level: "warn", Format: "json"}, func(l *Log) {
+		own, other := l.Service("own"), l.Service("other")
+		for _, level := range []string{"", "debug", "info", "error", "warn", ""} {
+			own.SetLevel(level)
+			for _, s := range []*Service{own, other} {
+				s.Listening("l")
+				s.Accepted(sampleConn())
+				s.Stderr(sampleConn(), []byte(level), false)
+				s.Exited(sampleConn(), sampleExit())
+			}
+			l.Info("left out")
+		}
+		own.Refused(sampleConn(), ReasonLimit, nil)
+		own.Refused(sampleConn(), ReasonLimit, nil) // held
+		own.SetLevel("error")                       // and left out
+		other.Refused(sampleConn(), ReasonLimit, nil)
+	})
+	var words []string
+	for _, r := range records(t, text) {
+		words = append(words, fmt.Sprint(r["service"], " ", r["message"]))
+	}
+	const want = "own listening, own accepted, own stderr, own exited, own listening, own stderr, own exited, own refused, other refused"
+	if got := strings.Join(words, ", "); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
 

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"os"
+	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,31 +19,33 @@ const (
 	// producer 0.6 µs, and 4.3 µs without, because it then wakes the writer each time.
 	breath = time.Millisecond
 
-	// A full non-blocking file is tried again after retryMin, then after twice as long, up to retryMax.
+	// An output without room is tried again after retryMin, then after twice as long, up to retryMax.
 	retryMin = time.Millisecond
 	retryMax = 50 * time.Millisecond
 )
 
-// A writer brings the queue to the file. Its goroutine is started by Open; it alone touches what is here,
-// but for the channels.
+// A writer brings the queue to the output. Its goroutine is started by Open; it alone touches what is here,
+// but for the channels and anew.
 type writer struct {
-	log  *Log
-	out  *os.File // lent by Open's caller
-	form form
+	log        *Log
+	out        output      // closed by the goroutine at its end
+	complaints *complaints // nil where the log itself is on stderr
 
-	spare []byte // the buffer that the queue gets next
+	batch batch  // what is being written; its memory is the queue's next
 	lost  uint64 // lines dropped that no line of the log has told
+	why   error  // why the last of them were; nil where the queue was full
 	cause error  // of the last write; nil if it was well
-	torn  bool   // the file ends in the middle of a line
+	gaps  []gap  // missing lines of stderr that no line of the log has told
 
+	anew    atomic.Bool   // open the file anew, whatever its path leads to
 	stop    chan struct{} // closed by Close, once: write what is queued, then end
 	abandon chan struct{} // closed by Close when its patience has ended: end now
 	done    chan struct{} // closed when the goroutine ends
 }
 
-func newWriter(l *Log, out *os.File, f form) *writer {
+func newWriter(l *Log, out output) *writer {
 	return &writer{
-		log: l, out: out, form: f,
+		log: l, out: out,
 		stop:    make(chan struct{}),
 		abandon: make(chan struct{}),
 		done:    make(chan struct{}),
@@ -54,6 +56,7 @@ func newWriter(l *Log, out *os.File, f form) *writer {
 // while there are some.
 func (w *writer) run() {
 	defer close(w.done)
+	defer w.out.close()
 	clock := stopped()
 	rest := stopped()
 	defer clock.Stop()
@@ -67,6 +70,7 @@ func (w *writer) run() {
 			w.log.flush(false)
 		case <-w.stop:
 			w.deliver()
+			w.lastWords()
 			return
 		}
 		w.deliver()
@@ -77,6 +81,7 @@ func (w *writer) run() {
 		rest.Reset(breath)
 		select {
 		case <-rest.C:
+		case <-w.log.queue.much:
 		case <-w.stop: // the loop sees it too, and delivers
 		}
 	}
@@ -89,91 +94,130 @@ func stopped() *time.Timer {
 }
 
 // deliver writes what is queued. Lines are lost for two reasons, a queue that was full behind this batch
-// and a file that takes nothing; the log tells each gap where it is, before a line that comes after it.
+// and an output that takes nothing; the log tells each gap where it is, before a line that comes after it.
 func (w *writer) deliver() {
-	batch, dropped := w.log.queue.take(w.spare)
-	w.spare = batch
+	w.follow()
+	w.log.queue.take(&w.batch)
 	if w.confess() {
-		w.lose(w.write(w.form(batch)))
+		w.lose(w.write(w.batch.lines), w.cause)
 	} else {
-		w.lose(countLines(batch))
+		w.lose(w.batch.lines, w.cause)
 	}
-	w.lost += dropped // counted in the total when they were dropped
-	if w.cause == nil {
-		w.confess()
+	w.miss()
+	if w.cause == nil && w.confess() {
+		w.complaints.end()
 	}
 }
 
-func (w *writer) lose(lines int) {
-	w.lost += uint64(lines)
-	w.log.queue.total.Add(uint64(lines))
+// write brings whole lines to the output and returns those, at their end, that are not on it entirely.
+func (w *writer) write(lines []byte) (missing []byte) {
+	if len(lines) > 0 {
+		missing, w.cause = w.out.write(lines, w)
+	}
+	return missing
+}
+
+// follow has a file that was moved away opened anew.
+func (w *writer) follow() {
+	asked := w.anew.Swap(false)
+	f, isFile := w.out.(*file)
+	if !isFile {
+		return
+	}
+	if err := f.follow(w.log.now(), asked, w); err != nil {
+		w.log.Warn("cannot open the log anew, the old file is written on", F(fieldOutput, f.path), F(fieldError, err))
+	}
+}
+
+// lose counts lines that did not get to the output.
+func (w *writer) lose(lines []byte, why error) {
+	if len(lines) == 0 {
+		return
+	}
+	n := uint64(countLines(lines))
+	w.lost, w.why = w.lost+n, why
+	w.log.queue.total.Add(n)
+	for line := range bytes.Lines(lines) {
+		w.log.charge(line)
+	}
+	if why != errAbandoned {
+		w.complain(why)
+	}
+}
+
+// miss takes note of what found no room in the queue, and was counted then.
+func (w *writer) miss() {
+	if n := w.batch.dropped; n > 0 {
+		w.lost, w.why = w.lost+n, w.cause
+	}
+	for _, g := range w.batch.gaps {
+		same := func(other gap) bool { return other.service == g.service }
+		if i := slices.IndexFunc(w.gaps, same); i >= 0 {
+			w.gaps[i].lines += g.lines
+		} else {
+			w.gaps = append(w.gaps, g)
+		}
+	}
 }
 
 // confess tells how many lines are missing here. It is false when even that cannot be written; then the
-// number stays, for the next time.
+// numbers stay, for the next time.
 func (w *writer) confess() bool {
-	if w.lost == 0 {
-		return true
+	if w.lost > 0 {
+		if len(w.write(w.lossLine())) > 0 {
+			return false
+		}
+		w.lost = 0
 	}
-	why := "nobody reads the log"
-	var line bytes.Buffer
-	logger := zerolog.New(&line)
-	e := stamp(logger.Warn(), w.log.now()).Uint64(fieldDropped, w.lost)
-	if w.cause != nil && !errors.Is(w.cause, syscall.EPIPE) {
-		why = "the log cannot be written"
-		e = e.AnErr(fieldError, w.cause)
+	for i, g := range w.gaps {
+		if len(w.write(w.gapLine(g))) > 0 {
+			w.gaps = w.gaps[i:]
+			return false
+		}
 	}
-	e.Msg(fmt.Sprintf("%d log lines were dropped because %s", w.lost, why))
-	if w.write(w.form(line.Bytes())) > 0 {
-		return false
-	}
-	w.lost = 0
+	w.gaps = nil
 	return true
 }
 
-// write puts whole lines on the file and says how many of them are not on it entirely.
-func (w *writer) write(lines []byte) (missing int) {
-	if len(lines) == 0 {
-		return 0
+// lossLine is the record of lines that were lost whoever said them.
+func (w *writer) lossLine() []byte {
+	var line bytes.Buffer
+	logger := zerolog.New(&line)
+	e := stamp(logger.Warn(), w.log.now()).Uint64(fieldDropped, w.lost)
+	why := "nobody reads the log"
+	if w.why != nil && !errors.Is(w.why, syscall.EPIPE) && w.why != errAbandoned {
+		why = "the log cannot be written"
+		e = e.AnErr(fieldError, w.why)
 	}
-	if w.torn { // what follows must not be glued to half a line
-		if _, w.cause = w.put([]byte{'\n'}); w.cause != nil {
-			return countLines(lines)
-		}
-		w.torn = false
-	}
-	var n int
-	n, w.cause = w.put(lines)
-	w.torn = n > 0 && lines[n-1] != '\n'
-	return countLines(lines[n:])
+	e.Msg(fmt.Sprintf("%d log lines were dropped because %s", w.lost, why))
+	return line.Bytes()
 }
 
-// put writes all of p, if it takes long, and says how much it wrote. No error is tried again but one that
-// says "later": the lines are lost, the next ones try anew.
-func (w *writer) put(p []byte) (n int, err error) {
-	pause := retryMin
-	for n < len(p) {
-		if w.abandoned() {
-			return n, errAbandoned
-		}
-		var k int
-		k, err = w.systemWrite(p[n:])
-		n += k
-		switch {
-		case k > 0:
-			pause = retryMin
-		case err == syscall.EINTR:
-		case err == syscall.EAGAIN:
-			w.wait(pause)
-			pause = min(2*pause, retryMax)
-		default:
-			return n, err
-		}
-	}
-	return n, nil
+func (w *writer) gapLine(g gap) []byte {
+	var line bytes.Buffer
+	logger := zerolog.New(&line).With().Str(fieldService, g.service.name).Logger()
+	stamp(logger.Warn(), w.log.now()).Uint64(fieldDropped, g.lines).Msg(fmt.Sprintf("%d lines of stderr were dropped", g.lines))
+	return line.Bytes()
 }
 
-var errAbandoned = errors.New("the log is closed")
+// wait is for outputs that have no room: it lets a pause pass, or less where the log is closed meanwhile, and
+// says how long the next one is.
+func (w *writer) wait(pause time.Duration) (next time.Duration) {
+	if w.log.queue.full() {
+		w.complain(syscall.EAGAIN)
+	}
+	w.pause(pause)
+	return min(2*pause, retryMax)
+}
+
+func (w *writer) pause(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-w.abandon:
+	}
+}
 
 func (w *writer) abandoned() bool {
 	select {
@@ -183,32 +227,3 @@ func (w *writer) abandoned() bool {
 		return false
 	}
 }
-
-func (w *writer) wait(pause time.Duration) {
-	t := time.NewTimer(pause)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-w.abandon:
-	}
-}
-
-// systemWrite is one write(2). It is not os.File.Write, which raises SIGPIPE against the own process when
-// the file is stdout or stderr and has no reader, and which may not wait for a file that somebody else
-// has made non-blocking after the start.
-func (w *writer) systemWrite(p []byte) (n int, err error) {
-	file, err := w.out.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	failed := file.Control(func(fd uintptr) { n, err = syscall.Write(int(fd), p) })
-	if failed != nil {
-		return 0, failed
-	}
-	if n == 0 && err == nil {
-		err = io.ErrNoProgress
-	}
-	return max(n, 0), err
-}
-
-func countLines(p []byte) int { return bytes.Count(p, []byte{'\n'}) }
