@@ -40,8 +40,8 @@ func (d *process) heldFrom(address, service string) *net.TCPConn {
 	return c
 }
 
-// told wants the client to be told a text, and then the end, in order.
-func (d *process) told(c *net.TCPConn, want string) {
+// hears wants the client to be told a text, and then the end, in order.
+func (d *process) hears(c *net.TCPConn, want string) {
 	d.t.Helper()
 	if got, err := io.ReadAll(c); err != nil || string(got) != want {
 		d.t.Errorf("the client is told %q, %v, not %q", got, err, want)
@@ -106,8 +106,7 @@ func (d *process) runsNothing(service string) {
 	}
 }
 
-// closedDays are days of the week around the one that is six months away, as
-// days of the week go: certainly not today, in any time zone.
+// closedDays is a day of the week that is today in no time zone.
 func closedDays() string {
 	return time.Now().AddDate(0, 0, 3).Format("Mon")
 }
@@ -286,9 +285,11 @@ services:
 			}
 			c.Close()
 		}
-		d.settled()
-		d.addsUp(service)
 		d.runsNothing(service)
+	}
+	d.settled()
+	for _, service := range []string{"one", "other", "none"} {
+		d.addsUp(service)
 	}
 }
 
@@ -306,7 +307,7 @@ func TestRefusalWithoutText(t *testing.T) {
 		return nil
 	})
 	d.signal(syscall.SIGCONT)
-	d.told(c, "")
+	d.hears(c, "")
 }
 
 // A client that is told why, and neither reads nor closes, is let go.
@@ -380,7 +381,7 @@ services:
 	first := d.held("full")
 	second := d.dial("full")
 	d.accepted("full", 2)
-	d.told(d.dial("full"), "full")
+	d.hears(d.dial("full"), "full")
 	if why := d.refusedFor("full", "queue-full", 1).text("error"); why != "1 of 1 already wait (limit)" {
 		t.Errorf("the record says %q", why)
 	}
@@ -388,7 +389,7 @@ services:
 	d.talk(second, "in")
 
 	d.held("slow")
-	d.told(d.dial("slow"), "too late")
+	d.hears(d.dial("slow"), "too late")
 	if why := d.refusedFor("slow", "queue-timeout", 1).text("error"); !strings.HasPrefix(why, "waited 2") || !strings.HasSuffix(why, "ms (limit)") {
 		t.Errorf("the record says %q", why)
 	}
@@ -499,15 +500,15 @@ services:
 		d.caughtUp("other")
 	}
 	// Whoever cannot come in takes nobody's place.
-	d.told(d.from("127.0.0.3", "few"), "full")
+	d.hears(d.from("127.0.0.3", "few"), "full")
 	d.caughtUp("other")
 	next := d.dial("few")
-	d.told(waiting[1], "full")
+	d.hears(waiting[1], "full")
 	first.Close()
-	d.told(waiting[0], "early")
+	d.hears(waiting[0], "early")
 	d.talk(waiting[2], "")
 	waiting[2].CloseWrite()
-	d.told(waiting[2], "open")
+	d.hears(waiting[2], "open")
 	d.talk(next, "in")
 	next.Close()
 	d.settled()
@@ -526,12 +527,12 @@ services:
   other: {listen: "127.0.0.1:0", run: /bin/cat}
 `)
 	first := d.heldFrom(here, "few")
-	d.told(d.from(here, "few"), "one each")
+	d.hears(d.from(here, "few"), "one each")
 	d.heldFrom(there, "few")
-	d.told(d.from("127.0.0.3", "few"), "full")
+	d.hears(d.from("127.0.0.3", "few"), "full")
 	d.held("other")
 	d.held("other")
-	d.told(d.from("127.0.0.3", "few"), "all full")
+	d.hears(d.from("127.0.0.3", "few"), "all full")
 	for reason, want := range map[string]string{
 		"source-limit": "1 of 1 places are taken", "limit": "2 of 2 places are taken", "total-limit": "4 of 4 places are taken",
 	} {
@@ -619,16 +620,16 @@ services:
 		if i == 4 { // two have failed, if not one after the other
 			want = "banned"
 		}
-		d.told(c, want)
+		d.hears(c, want)
 		d.settled()
 	}
 	c := d.from(here, "failing")
 	fmt.Fprintln(c, 0)
-	d.told(c, "")
+	d.hears(c, "")
 	// Nobody is banned because others fill the room.
 	first := d.heldFrom(here, "full")
 	for range 3 {
-		d.told(d.from(there, "full"), "full")
+		d.hears(d.from(there, "full"), "full")
 	}
 	first.Close()
 	d.exited("full", 1)

@@ -180,13 +180,18 @@ services:
 	})
 }
 
+// withDescriptors is a command that can have no more than n open.
+func withDescriptors(cmd *exec.Cmd, n int) *exec.Cmd {
+	limited := exec.Command("/bin/sh", append([]string{"-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, n), cmd.Path}, cmd.Args[1:]...)...)
+	limited.Env = cmd.Env
+	return limited
+}
+
 // Clients that do not close their connections take no descriptors from others.
 func TestLingerWithFewDescriptors(t *testing.T) {
 	t.Parallel()
 	cmd := prepare(t, `services: {quick: {listen: "127.0.0.1:0", builtin: greeting, linger: 500ms}}`)
-	limited := exec.Command("/bin/sh", append([]string{"-c", `ulimit -n 150; exec "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)...)
-	limited.Env = cmd.Env
-	d := startCommand(t, limited)
+	d := startCommand(t, withDescriptors(cmd, 150))
 	const n = 200
 	hold(t, n, d.address("quick"), func(c *net.TCPConn) error { return says("hi client")(visit{TCPConn: c}) })
 	d.allExited("quick", n)
@@ -383,10 +388,11 @@ services:
 // more; the result puts it back.
 func (d *process) leaveDescriptors(n int) (restore func()) {
 	d.t.Helper()
-	fd := 0
-	for ; n > 0; fd++ {
+	fd := -1
+	for free := -1; free < n; {
+		fd++
 		if _, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", d.pid(), fd)); err != nil {
-			n--
+			free++
 		}
 	}
 	var was unix.Rlimit

@@ -29,7 +29,7 @@ func (t *Table) countBytes(r *record) {
 		in -= finReceived(r.kept)
 		out -= t.finSent(out)
 	}
-	r.ended.BytesIn, r.ended.BytesOut = in, out
+	r.ended.BytesIn, r.ended.BytesOut = in-int64(r.visitor.Taken), out
 }
 
 // bytesMoved is how many bytes of a connection came in and were written. The
