@@ -30,6 +30,10 @@ type operator struct {
 	server *control.Server // nil where there is no socket
 	began  time.Time
 	phase  atomic.Int32
+	notify notifier
+	mute   atomic.Bool    // that the service manager cannot be told was said
+	quit   chan struct{}  // closed by close
+	feeder sync.WaitGroup // feed, until close
 
 	mu   sync.Mutex
 	ends map[string]*time.Timer // by service: when its drain has taken long enough; guarded by mu
@@ -45,13 +49,16 @@ const (
 var phaseWords = [...]string{serving: "serving", draining: "draining", leaving: "stopping"}
 
 func newOperator(d *daemon) *operator {
-	return &operator{daemon: d, began: time.Now(), ends: map[string]*time.Timer{}}
+	return &operator{daemon: d, began: time.Now(), notify: newNotifier(), quit: make(chan struct{}), ends: map[string]*time.Timer{}}
 }
 
 // enter goes on to a phase; there is no way back.
 func (o *operator) enter(phase int32) {
 	for now := o.phase.Load(); now < phase && !o.phase.CompareAndSwap(now, phase); {
 		now = o.phase.Load()
+	}
+	if phase == leaving {
+		o.announceEnd()
 	}
 }
 
@@ -96,11 +103,16 @@ func (o *operator) open() config.Problems {
 	return nil
 }
 
-// serve answers until close.
+// serve answers until close, and tells those who wait for it that superd is
+// ready.
 func (o *operator) serve() {
 	if o.server != nil {
 		o.server.Serve(o)
 	}
+	ours := o.daemon.table.Has
+	adopted.ours.Store(&ours)
+	o.tell("READY=1", o.summary())
+	o.feeder.Go(o.feed)
 }
 
 // close ends what the operator has begun.
@@ -108,6 +120,8 @@ func (o *operator) close() {
 	if o.server != nil {
 		o.server.Close()
 	}
+	close(o.quit)
+	o.feeder.Wait()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, t := range o.ends {
@@ -136,6 +150,7 @@ func (o *operator) Status() control.Status {
 		Live:       d.house.Live(),
 		Max:        d.config.Limits.Max,
 		LogDropped: d.log.Dropped(),
+		Orphans:    adopted.reaped.Load(),
 		Services:   []control.Service{},
 		Blocks:     o.Blocks(),
 	}
