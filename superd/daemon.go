@@ -59,8 +59,9 @@ func run(path string) error {
 // newDaemon is a superd that has done nothing yet.
 func newDaemon(c *config.Config, log *event.Log) *daemon {
 	d := &daemon{config: c, log: log, engine: spawn.NewEngine()}
-	d.house = admit.NewHouse(admit.Limits{Max: d.room()}, nil)
-	d.operator = newOperator(d)
+	room := d.room()
+	d.house = admit.NewHouse(admit.Limits{Max: room}, nil)
+	d.operator = newOperator(d, room)
 	return d
 }
 
@@ -177,7 +178,7 @@ func (d *daemon) room() int {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return d.config.Limits.Max
 	}
-	own := uint64(d.engine.Window() + conn.MostLingering() + control.MostDescriptors() + 16)
+	own := uint64(d.engine.Window() + conn.MostLingering() + control.MostDescriptors() + len(d.config.HTTP.Listen)*control.MostWebDescriptors() + 16)
 	for _, c := range d.config.Services {
 		own += uint64(len(c.Listen) + 1)
 	}

@@ -450,14 +450,14 @@ func everyRecord(t *testing.T) map[string][]string {
 // lifeRecords are superd's own records, from its start to its end.
 func lifeRecords(t *testing.T) map[string][]string {
 	t.Helper()
-	d := startAsked(t, "services: {echo: {listen: \"127.0.0.1:0\", builtin: echo}}")
+	d := startAsked(t, "http: {listen: '127.0.0.1:0'}\nservices: {echo: {listen: \"127.0.0.1:0\", builtin: echo}}")
 	d.signal(syscall.SIGUSR1)
 	d.awaitMany(2, func(r record) bool { return r.is("status") })
 	d.told("drain", "echo")
 	d.signal(syscall.SIGTERM)
 	d.ended()
 	said := map[string][]string{}
-	for _, message := range []string{"ready", "draining", "ordered", "status", "stopped"} {
+	for _, message := range []string{"ready", "http", "draining", "ordered", "status", "stopped"} {
 		for _, r := range d.awaitMany(1, func(r record) bool { return r.is(message) }) {
 			said[message] = append(said[message], slices.Collect(maps.Keys(r))...)
 		}

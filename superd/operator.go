@@ -28,12 +28,18 @@ var rootSocket = "/run/superd/control.sock"
 type operator struct {
 	daemon *daemon
 	server *control.Server // nil where there is no socket
+	web    []*control.Web
 	began  time.Time
 	phase  atomic.Int32
 	notify notifier
 	mute   atomic.Bool    // that the service manager cannot be told was said
 	quit   chan struct{}  // closed by close
 	feeder sync.WaitGroup // feed, until close
+
+	room       int       // connections that may live at a time
+	generation int       // of the file
+	loaded     time.Time // when it was
+	reloaded   bool      // the file that was read last is the one in force
 
 	mu   sync.Mutex
 	ends map[string]*time.Timer // by service: when its drain has taken long enough; guarded by mu
@@ -48,8 +54,12 @@ const (
 
 var phaseWords = [...]string{serving: "serving", draining: "draining", leaving: "stopping"}
 
-func newOperator(d *daemon) *operator {
-	return &operator{daemon: d, began: time.Now(), notify: newNotifier(), quit: make(chan struct{}), ends: map[string]*time.Timer{}}
+func newOperator(d *daemon, room int) *operator {
+	now := time.Now()
+	return &operator{
+		daemon: d, began: now, notify: newNotifier(), quit: make(chan struct{}),
+		room: room, generation: 1, loaded: now, reloaded: true, ends: map[string]*time.Timer{},
+	}
 }
 
 // enter goes on to a phase; there is no way back.
@@ -76,9 +86,32 @@ func socketOf(c *config.Control) string {
 	return ""
 }
 
-// open opens the administrative socket. Where the file does not name it, superd
-// does without one that cannot be had.
+// open opens the sockets at which superd is asked.
 func (o *operator) open() config.Problems {
+	return append(o.openControl(), o.openWeb()...)
+}
+
+func (o *operator) openWeb() (problems config.Problems) {
+	c := &o.daemon.config.HTTP
+	for _, at := range c.Listen {
+		w, err := control.OpenWeb(at, o.daemon.engine.Above, o.complain)
+		if err != nil {
+			problems = append(problems, config.Problem{At: c.At, Path: "http.listen", What: err.Error()})
+			continue
+		}
+		o.web = append(o.web, w)
+	}
+	return problems
+}
+
+// complain hears of mistakes in superd itself.
+func (o *operator) complain(what string, err error) {
+	o.daemon.log.Error(what, event.F("error", err.Error()))
+}
+
+// openControl opens the administrative socket. Where the file does not name it,
+// superd does without one that cannot be had.
+func (o *operator) openControl() config.Problems {
 	c := &o.daemon.config.Control
 	path := socketOf(c)
 	if path == "" {
@@ -90,7 +123,7 @@ func (o *operator) open() config.Problems {
 		Mode:          os.FileMode(c.Mode),
 		MakeDirectory: !c.PathSet || strings.HasPrefix(path, "/run/"),
 		Above:         o.daemon.engine.Above,
-		Complain:      func(what string, err error) { o.daemon.log.Error(what, event.F("error", err.Error())) },
+		Complain:      o.complain,
 	})
 	if err == nil {
 		o.server = server
@@ -109,6 +142,10 @@ func (o *operator) serve() {
 	if o.server != nil {
 		o.server.Serve(o)
 	}
+	for _, w := range o.web {
+		o.daemon.log.Info("http", event.F("local", w.Local().String()))
+		w.Serve(o)
+	}
 	ours := o.daemon.table.Has
 	adopted.ours.Store(&ours)
 	o.tell("READY=1", o.summary())
@@ -119,6 +156,9 @@ func (o *operator) serve() {
 func (o *operator) close() {
 	if o.server != nil {
 		o.server.Close()
+	}
+	for _, w := range o.web {
+		w.Close()
 	}
 	close(o.quit)
 	o.feeder.Wait()
@@ -145,10 +185,10 @@ func (o *operator) Status() control.Status {
 		Started:    o.began,
 		UptimeMS:   time.Since(o.began).Milliseconds(),
 		File:       d.config.Path,
-		Generation: 1,
-		Loaded:     o.began,
+		Generation: o.generation,
+		Loaded:     o.loaded,
 		Live:       d.house.Live(),
-		Max:        d.config.Limits.Max,
+		Max:        o.room,
 		LogDropped: d.log.Dropped(),
 		Orphans:    adopted.reaped.Load(),
 		Services:   []control.Service{},
@@ -177,8 +217,8 @@ func (o *operator) statusOf(s *service) control.Service {
 		PausedMS:    gate.Left.Milliseconds(),
 		FailingFor:  gate.Culprit,
 		Listen:      []string{},
-		Generation:  1,
-		Since:       o.began,
+		Generation:  o.generation,
+		Since:       o.loaded,
 		Description: s.config.Description,
 	}
 	if !s.config.Enabled {

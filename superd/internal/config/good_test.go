@@ -25,6 +25,8 @@ var goodFiles = map[string]func(*testing.T, *Config){
 	"sandboxes.yaml":       checkSandboxes,
 	"limits.yaml":          checkLimits,
 	"control.yaml":         checkControl,
+	"http.yaml":            checkHTTP,
+	"http-everywhere.yaml": checkHTTPEverywhere,
 }
 
 func TestGoodFiles(t *testing.T) {
@@ -272,6 +274,17 @@ limits.yaml:11:41: services.zero.rlimits.locks: has no effect: Linux ignores thi
 func checkControl(t *testing.T, c *Config) {
 	equal(t, c.Control, Control{"/run/other/superd.sock", true, 0o666, Position{"control.yaml", 2, 9}})
 	equal(t, Problems(c.Warnings).Error(), "control.yaml:3:9: control.mode: lets every user of this machine ask superd who is connected")
+}
+
+func checkHTTP(t *testing.T, c *Config) {
+	equal(t, c.HTTP, HTTP{[]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9116"), netip.MustParseAddrPort("[::1]:9116")}, Position{"http.yaml", 1, 16}})
+	equal(t, len(c.Warnings), 0)
+}
+
+func checkHTTPEverywhere(t *testing.T, c *Config) {
+	equal(t, c.HTTP.Listen, []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:9116")})
+	equal(t, Problems(c.Warnings).Error(),
+		"http-everywhere.yaml:1:16: http.listen: 0.0.0.0 is not a loopback address: whoever reaches it sees how superd is used")
 }
 
 // TestLoadControl: whatever else is wrong with a file, it says where its superd

@@ -112,6 +112,7 @@ func (t *Table) Start(s *Service, fd int, p *Peer) {
 		t.order(func() { t.refuse(r, err) })
 		return
 	}
+	s.Events.Spawned(time.Since(r.started))
 	r.who.Pid = r.child.PID
 	s.Events.Started(&r.who)
 	t.handOver(r)

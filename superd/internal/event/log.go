@@ -139,6 +139,7 @@ func (l *Log) Service(name string) *Service {
 		}
 	}
 	s := &Service{name: name, log: l, logger: l.logger.With().Str(fieldService, name).Logger()}
+	s.usage.begin()
 	l.services = append(l.services, s)
 	return s
 }

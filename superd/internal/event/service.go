@@ -41,6 +41,7 @@ type Service struct {
 	accepted, exited, failed atomic.Uint64
 	refused                  [NumReasons]atomic.Uint64
 	refusals                 refusals
+	usage                    usage
 }
 
 // Name is the service's name in the file.
@@ -75,6 +76,7 @@ func (s *Service) Exited(c *Conn, x *Exit) {
 	if x.failed() {
 		s.failed.Add(1)
 	}
+	s.usage.exited(x)
 	e := s.logger.Info()
 	if e == nil {
 		return
@@ -111,6 +113,7 @@ func (s *Service) Exited(c *Conn, x *Exit) {
 // the line was longer. The text is a field, never the message: messages are this package's words, and what
 // a program writes cannot pose as one.
 func (s *Service) Stderr(c *Conn, line []byte, cut bool) {
+	s.usage.lines.Add(1)
 	e := s.logger.Info()
 	if e == nil {
 		return
