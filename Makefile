@@ -5,10 +5,13 @@ PREFIX     = /usr/local
 BINDIR     = $(PREFIX)/sbin
 MANDIR     = $(PREFIX)/share/man
 SYSCONFDIR = /etc
+RUNDIR     = /run
+UNITDIR    = $(PREFIX)/lib/systemd/system
 DESTDIR    =
 
 VERSION = 0.1.0
-LDFLAGS = -s -w -X main.version=$(VERSION) -X main.systemFile=$(SYSCONFDIR)/superd/superd.yaml
+LDFLAGS = -s -w -X main.version=$(VERSION) -X main.systemFile=$(SYSCONFDIR)/superd/superd.yaml \
+	-X main.rootSocket=$(RUNDIR)/superd/control.sock
 PAGES   = superd.8 superd.yaml.5 superd-program.7 superd-services.8
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.1
@@ -89,12 +92,15 @@ install: bin/superd
 		section=$(DESTDIR)$(MANDIR)/man$${page##*.}; \
 		install -d $$section && install -m 644 man/$$page $$section/$$page || exit 1; \
 	done
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's|/usr/local/sbin|$(BINDIR)|' etc/superd.service > $(DESTDIR)$(UNITDIR)/superd.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/superd.service
 	test -e $(DESTDIR)$(SYSCONFDIR)/superd/superd.yaml || \
 		install -m 644 etc/superd.yaml $(DESTDIR)$(SYSCONFDIR)/superd/superd.yaml
 
 # The configuration stays: it is the administrator's.
 uninstall:
-	rm -f $(DESTDIR)$(BINDIR)/superd
+	rm -f $(DESTDIR)$(BINDIR)/superd $(DESTDIR)$(UNITDIR)/superd.service
 	for page in $(PAGES); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; done
 
 clean:

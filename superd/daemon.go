@@ -42,6 +42,8 @@ type daemon struct {
 	sites      []*site    // where superd listens; guarded by mu
 	generation int        // how many files have been taken up; guarded by mu
 	loaded     time.Time  // when the last one was; guarded by mu
+	room       int        // connections that may live at a time; guarded by mu
+	stale      bool       // the file that was read last is not in force; guarded by mu
 
 	stops   chan os.Signal // TERM and INT, in order
 	hangups chan os.Signal // HUP
@@ -158,14 +160,14 @@ const plain, confined = 0, 1
 // kept duplicate, the pidfd and the pipe of descriptor 2.
 const perConnection = 3
 
-// room is how many connections may live at once: what the file says, or less
+// roomFor is how many connections may live at once: what the file says, or less
 // where the limit of open files is too small for them.
-func (d *daemon) room(c *config.Config) int {
+func (d *daemon) roomFor(c *config.Config) int {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return c.Limits.Max
 	}
-	own := uint64(d.engine.Window() + conn.MostLingering() + mostGuests() + control.MostDescriptors() + 16)
+	own := uint64(d.engine.Window() + conn.MostLingering() + mostGuests() + control.MostDescriptors() + len(c.HTTP.Listen)*control.MostWebDescriptors() + 16)
 	for _, c := range c.Services {
 		own += uint64(len(c.Listen) + 1)
 	}

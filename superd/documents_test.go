@@ -455,15 +455,15 @@ func everyRecord(t *testing.T) map[string][]string {
 // lifeRecords are superd's own records, from its start to its end.
 func lifeRecords(t *testing.T) map[string][]string {
 	t.Helper()
-	d := startAsked(t, "services: {echo: {listen: \"127.0.0.1:0\", builtin: echo}}")
-	d.rewrite(1, "services: {echo: {listen: \"127.0.0.1:0\", builtin: echo, max: 7}}")
+	d := startAsked(t, "http: {listen: '127.0.0.1:0'}\nservices: {echo: {listen: \"127.0.0.1:0\", builtin: echo}}")
+	d.rewrite(1, "http: {listen: '127.0.0.1:0'}\nservices: {echo: {listen: \"127.0.0.1:0\", builtin: echo, max: 7}}")
 	d.signal(syscall.SIGUSR1)
 	d.awaitMany(2, func(r record) bool { return r.is("status") })
 	d.told("drain", "echo")
 	d.signal(syscall.SIGTERM)
 	d.ended()
 	said := map[string][]string{}
-	for _, message := range []string{"ready", "changed", "reloaded", "draining", "ordered", "status", "stopped"} {
+	for _, message := range []string{"ready", "http", "changed", "reloaded", "draining", "ordered", "status", "stopped"} {
 		for _, r := range d.awaitMany(1, func(r record) bool { return r.is(message) }) {
 			said[message] = append(said[message], slices.Collect(maps.Keys(r))...)
 		}
@@ -874,19 +874,37 @@ func isClosed(c chan struct{}) bool {
 	}
 }
 
+// TestUnit: systemd understands the unit. The program that it names need not be
+// installed for that.
+func TestUnit(t *testing.T) {
+	analyze := program(t, "systemd-analyze")
+	unit := strings.ReplaceAll(document(t, "etc/superd.service"), "/usr/local/sbin/superd", "/bin/true")
+	if strings.Count(unit, "/bin/true") != 2 {
+		t.Errorf("the unit does not start superd and have it reload")
+	}
+	path := writeFile(t, t.TempDir(), "superd.service", unit, 0o644)
+	out, err := exec.Command(analyze, "verify", "--man=no", path).CombinedOutput()
+	if text := strings.TrimSpace(string(out)); err != nil || strings.Contains(text, "superd") {
+		t.Errorf("%v\n%s", err, text)
+	}
+}
+
 // testInstall: a configuration is never overwritten nor removed.
 func (c *checkout) testInstall(t *testing.T) {
 	dest := t.TempDir()
 	install := c.make + " DESTDIR=" + dest + " PREFIX=/usr SYSCONFDIR=/etc"
 	c.run(t, install+" install")
 	installed := []string{
-		"etc/superd/superd.yaml", "usr/sbin/superd",
+		"etc/superd/superd.yaml", "usr/lib/systemd/system/superd.service", "usr/sbin/superd",
 		"usr/share/man/man5/superd.yaml.5", "usr/share/man/man7/superd-program.7",
 		"usr/share/man/man8/superd-services.8", "usr/share/man/man8/superd.8",
 	}
 	compareLists(t, "installed files", filesBelow(t, dest), installed)
 	if out := c.run(t, dest+"/usr/sbin/superd version"); !strings.Contains(out, version) {
 		t.Errorf("the installed superd says %q", out)
+	}
+	if unit := c.run(t, "cat "+dest+"/usr/lib/systemd/system/superd.service"); !strings.Contains(unit, "ExecStart=/usr/sbin/superd run\n") {
+		t.Errorf("the installed unit is\n%s", unit)
 	}
 	own := filepath.Join(dest, "etc/superd/superd.yaml")
 	if err := os.WriteFile(own, []byte("# mine\n"), 0o600); err != nil {

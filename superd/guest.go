@@ -335,6 +335,9 @@ func (g *guest) settled(d admit.Decision) {
 	}
 	g.stopWaiting()
 	g.decision = d
+	if d.Verdict == admit.Entered {
+		g.service.conn.Events.Queued(g.service.daemon.now().Since - g.since)
+	}
 	g.decided()
 }
 

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(beSuperd) != "" {
 		rootSocket = filepath.Join(os.Getenv(socketsIn), strconv.Itoa(os.Getpid()))
 		syslogSocket, journalSocket = os.Getenv(logSocket), os.Getenv(logSocket)
-		os.Exit(execute(append([]string{"superd"}, os.Args[1:]...)))
+		os.Exit(supervise(func() int { return execute(append([]string{"superd"}, os.Args[1:]...)) }))
 	}
 	dir, err := os.MkdirTemp("", "superd-sockets")
 	if err != nil {

@@ -27,7 +27,7 @@ const (
 )
 
 func main() {
-	os.Exit(execute(os.Args))
+	os.Exit(supervise(func() int { return execute(os.Args) }))
 }
 
 // execute runs the command line and returns the exit code.

@@ -28,7 +28,12 @@ var rootSocket = "/run/superd/control.sock"
 type operator struct {
 	daemon *daemon
 	server *control.Server // nil where there is no socket
+	web    []*control.Web
 	phase  atomic.Int32
+	notify notifier
+	mute   atomic.Bool    // that the service manager cannot be told was said
+	quit   chan struct{}  // closed by close
+	feeder sync.WaitGroup // feed, until close
 
 	mu   sync.Mutex
 	ends map[string]*time.Timer // by service: when its drain has taken long enough; guarded by mu
@@ -44,13 +49,16 @@ const (
 var phaseWords = [...]string{phaseServing: "serving", phaseDraining: "draining", phaseLeaving: "stopping"}
 
 func newOperator(d *daemon) *operator {
-	return &operator{daemon: d, ends: map[string]*time.Timer{}}
+	return &operator{daemon: d, notify: newNotifier(), quit: make(chan struct{}), ends: map[string]*time.Timer{}}
 }
 
 // enter goes on to a phase; there is no way back.
 func (o *operator) enter(phase int32) {
 	for now := o.phase.Load(); now < phase && !o.phase.CompareAndSwap(now, phase); {
 		now = o.phase.Load()
+	}
+	if phase == phaseLeaving {
+		o.announceEnd()
 	}
 }
 
@@ -68,9 +76,32 @@ func socketOf(c *config.Control) string {
 	return ""
 }
 
-// open opens the administrative socket. Where the file does not name it, superd
-// does without one that cannot be had.
+// open opens the sockets at which superd is asked.
 func (o *operator) open() config.Problems {
+	return append(o.openControl(), o.openWeb()...)
+}
+
+func (o *operator) openWeb() (problems config.Problems) {
+	c := &o.daemon.config.HTTP
+	for _, at := range c.Listen {
+		w, err := control.OpenWeb(at, o.daemon.engine.Above, o.complain)
+		if err != nil {
+			problems = append(problems, config.Problem{At: c.At, Path: "http.listen", What: err.Error()})
+			continue
+		}
+		o.web = append(o.web, w)
+	}
+	return problems
+}
+
+// complain hears of mistakes in superd itself.
+func (o *operator) complain(what string, err error) {
+	o.daemon.log.Error(what, event.F("error", err.Error()))
+}
+
+// openControl opens the administrative socket. Where the file does not name it,
+// superd does without one that cannot be had.
+func (o *operator) openControl() config.Problems {
 	c := &o.daemon.config.Control
 	path := socketOf(c)
 	if path == "" {
@@ -82,7 +113,7 @@ func (o *operator) open() config.Problems {
 		Mode:          os.FileMode(c.Mode),
 		MakeDirectory: !c.PathSet || strings.HasPrefix(path, "/run/"),
 		Above:         o.daemon.engine.Above,
-		Complain:      func(what string, err error) { o.daemon.log.Error(what, event.F("error", err.Error())) },
+		Complain:      o.complain,
 	})
 	if err == nil {
 		o.server = server
@@ -95,11 +126,20 @@ func (o *operator) open() config.Problems {
 	return nil
 }
 
-// serve answers until close.
+// serve answers until close, and tells those who wait for it that superd is
+// ready.
 func (o *operator) serve() {
 	if o.server != nil {
 		o.server.Serve(o)
 	}
+	for _, w := range o.web {
+		o.daemon.log.Info("http", event.F("local", w.Local().String()))
+		w.Serve(o)
+	}
+	ours := o.daemon.table.Has
+	adopted.ours.Store(&ours)
+	o.tell("READY=1", o.summary())
+	o.feeder.Go(o.feed)
 }
 
 // close ends what the operator has begun.
@@ -107,6 +147,11 @@ func (o *operator) close() {
 	if o.server != nil {
 		o.server.Close()
 	}
+	for _, w := range o.web {
+		w.Close()
+	}
+	close(o.quit)
+	o.feeder.Wait()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, t := range o.ends {
@@ -128,8 +173,9 @@ func (o *operator) Status() control.Status {
 		Generation: p.generation,
 		Loaded:     p.loaded,
 		Live:       d.house.Live(),
-		Max:        p.config.Limits.Max,
+		Max:        p.room,
 		LogDropped: d.log.Dropped(),
+		Orphans:    adopted.reaped.Load(),
 		Services:   []control.Service{},
 		Blocks:     o.Blocks(),
 	}

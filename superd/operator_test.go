@@ -108,7 +108,7 @@ services:
 	if !maps.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
-	if s.State != "serving" || s.PID != a.pid() || s.Version != version || s.Generation != 1 || s.Live != 1 || s.Max != 10000 ||
+	if s.State != "serving" || s.PID != a.pid() || s.Version != version || s.Generation != 1 || s.Live != 1 || s.Max <= 0 || s.Max > 10000 ||
 		s.File != a.cmd.Args[3] || time.Since(s.Started) > patience || s.UptimeMS <= 0 || s.Loaded.Before(s.Started) {
 		t.Errorf("of superd itself it says %+v", s)
 	}

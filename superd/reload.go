@@ -180,10 +180,11 @@ func (d *daemon) adopt(g *generation) {
 	d.openGates(g, before)
 	d.operator.beginAnew()
 	d.move(g)
-	d.house.SetLimits(admit.Limits{Max: d.room(g.config), MaxLoad: g.config.Limits.MaxLoad}, d.now())
+	room := d.roomFor(g.config)
+	d.house.SetLimits(admit.Limits{Max: room, MaxLoad: g.config.Limits.MaxLoad}, d.now())
 	d.mu.Lock()
 	d.config, d.services, d.sites = g.config, g.services, g.sites
-	d.loaded = time.Now()
+	d.loaded, d.room = time.Now(), room
 	d.generation++
 	d.date(before)
 	d.mu.Unlock()
@@ -212,13 +213,15 @@ type present struct {
 	local      map[*service][]string // where they listen
 	generation int
 	loaded     time.Time
+	room       int  // connections that may live at a time
+	stale      bool // the file that was read last is not in force
 }
 
 // present is what superd serves by now. Any goroutine may ask.
 func (d *daemon) present() present {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	p := present{d.config, d.services, map[*service][]string{}, d.generation, d.loaded}
+	p := present{d.config, d.services, map[*service][]string{}, d.generation, d.loaded, d.room, d.stale}
 	for _, s := range d.sites {
 		p.local[s.service] = append(p.local[s.service], s.socket.Local().String())
 	}
@@ -320,6 +323,12 @@ func (d *daemon) settle(s *site, set *listen.Set) {
 // reload takes up the file anew, or leaves everything as it is. The serving
 // goroutine calls it.
 func (d *daemon) reload() (r control.Report, err error) {
+	defer func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.stale = err != nil
+	}()
+	defer d.operator.reloading()()
 	begin := time.Now()
 	c, err := load(d.path)
 	if err != nil {

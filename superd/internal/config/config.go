@@ -17,6 +17,7 @@ type Config struct {
 	Path     string // as named on the command line; "(built-in)" for the embedded default
 	Log      Log
 	Control  Control
+	HTTP     HTTP
 	Limits   Limits
 	Drain    time.Duration // how long live connections may finish once superd was told to stop
 	Services []*Service    // in the order of the file

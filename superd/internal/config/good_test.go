@@ -28,6 +28,8 @@ var goodFiles = map[string]func(*testing.T, *Config){
 	"admission.yaml":       checkAdmission,
 	"control.yaml":         checkControl,
 	"unix.yaml":            checkUnix,
+	"http.yaml":            checkHTTP,
+	"http-everywhere.yaml": checkHTTPEverywhere,
 }
 
 func TestGoodFiles(t *testing.T) {
@@ -355,6 +357,17 @@ admission.yaml:16:33: services.hours.hours[1]: the comma before "13:00-17:00" be
 func checkControl(t *testing.T, c *Config) {
 	equal(t, c.Control, Control{"/run/other/superd.sock", true, 0o666, Position{"control.yaml", 2, 9}})
 	equal(t, Problems(c.Warnings).Error(), "control.yaml:3:9: control.mode: lets every user of this machine ask superd who is connected")
+}
+
+func checkHTTP(t *testing.T, c *Config) {
+	equal(t, c.HTTP, HTTP{[]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9116"), netip.MustParseAddrPort("[::1]:9116")}, Position{"http.yaml", 1, 16}})
+	equal(t, len(c.Warnings), 0)
+}
+
+func checkHTTPEverywhere(t *testing.T, c *Config) {
+	equal(t, c.HTTP.Listen, []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:9116")})
+	equal(t, Problems(c.Warnings).Error(),
+		"http-everywhere.yaml:1:16: http.listen: 0.0.0.0 is not a loopback address: whoever reaches it sees how superd is used")
 }
 
 // TestLoadControl: whatever else is wrong with a file, it says where its superd

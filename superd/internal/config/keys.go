@@ -167,8 +167,8 @@ var table = []Key{
 	{Path: "control.mode", Kind: Mode, Default: `"0600"`,
 		Doc: "permissions of the administrative socket; orders are root's and superd's own user's in any case"},
 
-	{Path: "http", Kind: Mapping, Doc: "metrics and health over HTTP; off when absent", Status: Planned},
-	{Path: "http.listen", Kind: Text, Forms: "HOST:PORT", Status: Planned,
+	{Path: "http", Kind: Mapping, Doc: "metrics and health over HTTP; off when absent"},
+	{Path: "http.listen", Kind: Text, Forms: `HOST:PORT or "[IPV6]:PORT"`,
 		Doc: "address of the HTTP listener"},
 
 	{Path: "limits", Kind: Mapping, Doc: "limits over all services"},

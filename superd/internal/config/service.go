@@ -17,6 +17,7 @@ func (d *decoder) config(root *yaml.Node) *Config {
 		Path:     d.file,
 		Log:      top.log(),
 		Control:  top.control(),
+		HTTP:     top.http(),
 		Limits:   Limits{top.integer("limits.max"), top.decimal("limits.max_load")},
 		Drain:    top.duration("drain"),
 		Services: top.services(),

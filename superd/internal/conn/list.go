@@ -111,8 +111,25 @@ func (t *Table) Answers(within time.Duration) bool {
 	case <-answer:
 		return true
 	case <-patience.C:
-		return false
+	case <-t.done:
 	}
+	return false
+}
+
+// Has tells whether a process is a program of the table's that has not been
+// reaped, or may be one: Watch has ended.
+func (t *Table) Has(pid int) bool {
+	found := false
+	answered := t.ask(func() {
+		for _, r := range t.watched() {
+			found = found || r.child.PID == pid && !r.reaped()
+		}
+	})
+	return found || !answered
+}
+
+func (r *record) reaped() bool {
+	return r.state == leftovers || r.state == untold || r.state == draining
 }
 
 // stateWords are the states of a connection that has a program, in words.

@@ -109,6 +109,7 @@ func (t *Table) Start(s *Service, fd int, v *Visitor, insist bool) bool {
 	r.child, err = t.engine.Start(s.Plan, streams, &facts)
 	switch {
 	case err == nil:
+		s.Events.Spawned(time.Since(r.started))
 		r.who.Pid = r.child.PID
 		s.Events.Started(&r.who)
 		t.handOver(r)

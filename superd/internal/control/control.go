@@ -65,7 +65,7 @@ type Status struct {
 	Generation int       `json:"generation"` // of the file; 1 is the first that was read
 	Loaded     time.Time `json:"loaded"`     // when this generation was
 	Live       int       `json:"live"`
-	Max        int       `json:"max"`         // 0 is no limit
+	Max        int       `json:"max"`         // limits.max, or what the limit of open files leaves of it
 	LogDropped uint64    `json:"log_dropped"` // lines that never reached the log
 	Orphans    uint64    `json:"orphans"`     // processes reaped that were not superd's, as process 1
 	Services   []Service `json:"services"`

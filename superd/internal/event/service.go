@@ -46,6 +46,7 @@ type Service struct {
 	lost, lostStderr                 atomic.Uint64
 	refusals                         refusals
 	share                            share // guarded by log.queue.mu
+	usage                            usage
 }
 
 // Name is the service's name in the file.
@@ -54,6 +55,7 @@ func (s *Service) Name() string { return s.name }
 func newService(name string, l *Log) *Service {
 	s := &Service{name: name, log: l}
 	s.level.Store(int32(l.level))
+	s.usage.begin()
 	s.logger = zerolog.New(recordLines{s}).With().Str(fieldService, name).Logger()
 	s.stderr = s.logger.Output(stderrLines{s})
 	return s
@@ -177,6 +179,7 @@ func (s *Service) Exited(c *Conn, x *Exit) {
 	if x.failed() {
 		s.failed.Add(1)
 	}
+	s.usage.exited(x)
 	if !s.lets(zerolog.InfoLevel) {
 		return
 	}
@@ -214,6 +217,7 @@ const messageStderr = "stderr"
 // the line was longer. The text is a field, never the message: messages are this package's words, and what
 // a program writes cannot pose as one.
 func (s *Service) Stderr(c *Conn, line []byte, cut bool) {
+	s.usage.lines.Add(1)
 	if !s.lets(zerolog.InfoLevel) {
 		return
 	}

@@ -50,6 +50,7 @@ func (s *Set) Answers(within time.Duration) bool {
 	case <-answer:
 		return true
 	case <-patience.C:
-		return false
+	case <-s.done:
 	}
+	return false
 }

@@ -658,12 +658,18 @@ func TestTurnAwayWithoutDescriptors(t *testing.T) {
 	release := useUpDescriptors(t)
 	serve(t, s)
 	for range n {
-		receive(t, r.away)
+		select { // the collector may close a forgotten descriptor of an earlier test
+		case <-r.away:
+		case v := <-r.came:
+			defer unix.Close(v.fd)
+			if len(r.came) > 5 {
+				t.Errorf("%d came in", len(r.came))
+			}
+		case <-time.After(patience):
+			t.Fatal("nobody is turned away")
+		}
 	}
 	release()
-	if len(r.came) > 0 {
-		t.Errorf("%d came in", len(r.came))
-	}
 	dial(t, k.Local())
 	r.next(t)
 	if s.reserve != reserve {
