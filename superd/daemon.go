@@ -335,6 +335,7 @@ func (d *daemon) refreshRules() {
 func (d *daemon) stopAccepting(endUsher func()) {
 	go func() { // ends with superd
 		for range d.hangups {
+			d.log.Reopen()
 			d.log.Warn("superd is stopping, nothing is reloaded")
 		}
 	}()

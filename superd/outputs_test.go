@@ -418,8 +418,11 @@ func TestLogAddress(t *testing.T) {
 	for word, form := range map[string]string{"full": `127\.0\.0\.1:\d+`, "prefix": `127\.0\.0\.0/24`, "hash": `[0-9a-f]{16}`, "none": ``} {
 		t.Run(word, func(t *testing.T) {
 			t.Parallel()
-			d := start(t, "log: {level: debug, address: "+word+"}\n"+`
+			dir := publicDir(t)
+			d := startAsked(t, "log: {level: debug, address: "+word+"}\n"+`
 services:
+  held:  {listen: "127.0.0.1:0", builtin: echo}
+  local: {listen: "unix:`+dir+`/local", builtin: echo}
   told:  {listen: "127.0.0.1:0", `+shell("echo $TCPREMOTEIP; echo a word >&2")+`}
   wrong: {listen: "127.0.0.1:0", run: /nonexistent}
 `)
@@ -429,11 +432,21 @@ services:
 			d.exited("told", 1)
 			d.ask("wrong", "")
 			d.refused("wrong")
+			c := d.held("held")
+			if list := d.connections(); len(list) != 1 || list[0].Peer != c.LocalAddr().String() {
+				t.Errorf("an administrator is shown %v", list)
+			}
+			c.Close()
+			d.exited("held", 1)
+			d.askUnix("local", "", "hello")
+			if r := d.exited("local", 1)[0]; !strings.HasPrefix(r.text("peer"), "unix:") {
+				t.Errorf("who has no address is %v", r)
+			}
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			peers, kinds := map[string]bool{}, 0
 			for _, r := range d.records {
-				if r.text("conn") == "" {
+				if r.text("conn") == "" || r.text("service") == "local" {
 					continue
 				}
 				kinds++
@@ -446,7 +459,7 @@ services:
 					t.Errorf("the address is in %s", line)
 				}
 			}
-			if kinds < 6 || word != "full" && len(peers) != 1 {
+			if kinds < 9 || word != "full" && len(peers) != 1 {
 				t.Errorf("%d records have the peers %v", kinds, peers)
 			}
 		})
@@ -498,4 +511,43 @@ func withoutLocal(r record) record {
 	r = maps.Clone(r)
 	delete(r, "local")
 	return r
+}
+
+// The level of a service is what the file says after a reload, and what it was
+// where that has failed; the keys of log stay.
+func TestLogLevelIsReloaded(t *testing.T) {
+	t.Parallel()
+	file := func(log, service string) string {
+		return "log: {" + log + "}\nservices: {echo: {listen: '127.0.0.1:0', builtin: echo" + service + "}}\n"
+	}
+	d := start(t, file("level: info", ""))
+	exits := 0
+	ask := func(accepted int) {
+		t.Helper()
+		d.ask("echo", "hello")
+		exits++
+		d.exited("echo", exits)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		n := 0
+		for _, r := range d.records {
+			if r.is("accepted") {
+				n++
+			}
+		}
+		if n != accepted {
+			t.Errorf("after %d connections, %d records are of the level debug, not %d", exits, n, accepted)
+		}
+	}
+	ask(0)
+	d.rewrite(1, file("level: debug, address: none", ""))
+	ask(0)
+	d.rewrite(2, file("level: info", ", log_level: debug"))
+	ask(1)
+	os.WriteFile(d.config(), []byte(file("level: info", ", log_level: warn, user: nobody-at-all")), 0o644)
+	d.signal(syscall.SIGHUP)
+	d.await(func(r record) bool { return r.is("cannot reload, nothing was changed") })
+	ask(2)
+	d.rewrite(3, file("level: info", ""))
+	ask(2)
 }
