@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"superd/superd/internal/event"
 )
 
@@ -64,6 +66,14 @@ func (o *operator) feed() {
 			return
 		}
 	}
+}
+
+// announceReload tells the service manager that the file is being read again,
+// and when that began; READY=1 says that it is over (sd_notify(3)).
+func (o *operator) announceReload() {
+	var now unix.Timespec
+	unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	o.tell("RELOADING=1", assign("MONOTONIC_USEC", now.Nano()/int64(time.Microsecond)))
 }
 
 // lastWords is how much longer than its drain superd may take to end.

@@ -280,6 +280,8 @@ func (o *operator) Ordered(order control.Order) {
 
 // Reload implements control.Daemon.
 func (o *operator) Reload() (control.Report, error) {
+	o.announceReload()
+	defer func() { o.tell("READY=1", o.summary()) }()
 	return control.Report{}, control.Unsupported("reload is not supported yet; nothing was changed")
 }
 
