@@ -37,15 +37,6 @@ func (o *operator) tell(assignments ...string) {
 	}
 }
 
-// reloading tells the service manager that a file is being taken up; then, that
-// this is over.
-func (o *operator) reloading() (done func()) {
-	var now unix.Timespec
-	unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // the clock that sd_notify(3) wants
-	o.tell("RELOADING=1", assign("MONOTONIC_USEC", now.Nano()/1000))
-	return func() { o.tell("READY=1", o.summary()) }
-}
-
 // summary is how things stand, in one line for people.
 func (o *operator) summary() string {
 	return fmt.Sprintf("STATUS=%s: %s, %s", phaseWords[o.phase.Load()],
@@ -75,6 +66,14 @@ func (o *operator) feed() {
 			return
 		}
 	}
+}
+
+// announceReload tells the service manager that the file is being read again,
+// and when that began; READY=1 says that it is over (sd_notify(3)).
+func (o *operator) announceReload() {
+	var now unix.Timespec
+	unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	o.tell("RELOADING=1", assign("MONOTONIC_USEC", now.Nano()/int64(time.Microsecond)))
 }
 
 // lastWords is how much longer than its drain superd may take to end.

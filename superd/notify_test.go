@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"superd/superd/internal/config"
 	"superd/superd/internal/conn"
 	"superd/superd/internal/event"
@@ -110,6 +112,29 @@ func TestWatchdogWhileDraining(t *testing.T) {
 	}
 	c.Close()
 	d.stopped()
+}
+
+// TestReloadIsTold with its time, and its end.
+func TestReloadIsTold(t *testing.T) {
+	t.Parallel()
+	m := newManager(t, filepath.Join(publicDir(t), "notify"))
+	socket := filepath.Join(publicDir(t), "socket")
+	cmd := prepare(t, "control: {path: "+socket+"}\n"+one("cat", "run: /bin/cat"))
+	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+m.LocalAddr().String())
+	a := asked{startCommand(t, cmd), socket}
+	m.await("READY=1")
+	a.tell("reload")
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		t.Fatal(err)
+	}
+	list := m.await("RELOADING=1")
+	text, _ := strings.CutPrefix(list[1], "MONOTONIC_USEC=")
+	us, err := strconv.ParseInt(text, 10, 64)
+	if since := time.Duration(now.Nano()) - time.Duration(us)*time.Microsecond; err != nil || since < 0 || since > patience {
+		t.Errorf("it is told %q, %v ago", list, since)
+	}
+	m.await("READY=1")
 }
 
 // TestServiceManagerIsGone: superd serves all the same, says so once, and ends.

@@ -328,7 +328,8 @@ func (d *daemon) reload() (r control.Report, err error) {
 		defer d.mu.Unlock()
 		d.stale = err != nil
 	}()
-	defer d.operator.reloading()()
+	d.operator.announceReload()
+	defer func() { d.operator.tell("READY=1", d.operator.summary()) }()
 	begin := time.Now()
 	c, err := load(d.path)
 	if err != nil {
