@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"strings"
 	"time"
 
 	"superd/superd/internal/config"
 	"superd/superd/internal/event"
+	"superd/superd/internal/spawn"
 )
 
 // check reports everything that is wrong with a file on this machine: it
@@ -23,11 +24,15 @@ func check(path string, verbose bool) error {
 	log := event.Open(os.Stderr, event.Options{Level: "error", Format: c.Log.Format})
 	defer log.Close(time.Second)
 	d := newDaemon(c, log)
+	d.checking = true
 	defer d.close()
 	problems := d.compile()
-	for _, s := range d.services {
-		problems = append(problems, programProblems(s.config)...)
-		if verbose {
+	for _, s := range c.Services {
+		problems = append(problems, fileProblems(s)...)
+	}
+	problems.Sort()
+	if verbose {
+		for _, s := range d.services {
 			printWalls(s)
 		}
 	}
@@ -52,26 +57,53 @@ func printWalls(s *service) {
 	}
 }
 
-// programProblems looks at the program of a service: one that is missing is an
-// error here, while superd itself runs without it and says so to each
-// connection's record.
-func programProblems(c *config.Service) (list config.Problems) {
-	if c.Builtin != "" {
+// fileProblems looks at what a service's program is started from. What is
+// missing is an error here, while superd itself runs without it and says so to
+// each connection's record. Where there is no root directory to look in, that
+// has been said.
+func fileProblems(c *config.Service) (list config.Problems) {
+	if _, err := spawn.Look(c.Chroot, "/"); err != nil {
 		return nil
 	}
-	info, err := os.Stat(filepath.Join(c.Chroot, c.Run[0]))
+	if p, is := directoryProblem(c); is {
+		list = append(list, p)
+	}
+	if p, is := programProblem(c); is {
+		list = append(list, p)
+	}
+	return list
+}
+
+func directoryProblem(c *config.Service) (p config.Problem, is bool) {
+	info, err := spawn.Look(c.Chroot, c.Dir)
+	switch {
+	case c.Sandbox.PrivateTmp && (strings.HasPrefix(c.Dir, "/tmp/") || strings.HasPrefix(c.Dir, "/var/tmp/")):
+		return c.Problem("dir", "the directory "+c.Dir+" does not exist in a /tmp of the program's own", "leave private_tmp or dir out"), true
+	case errors.Is(err, os.ErrNotExist):
+		return c.Problem("dir", "the directory "+c.Dir+" does not exist", ""), true
+	case err != nil:
+		return c.Problem("dir", "cannot look at the directory: "+err.Error(), ""), true
+	}
+	return c.Problem("dir", c.Dir+" is not a directory", ""), !info.IsDir()
+}
+
+func programProblem(c *config.Service) (p config.Problem, is bool) {
+	if c.Builtin != "" {
+		return p, false
+	}
+	info, err := spawn.Look(c.Chroot, c.Run[0])
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return config.Problems{c.Problem("run", "the program "+c.Run[0]+" does not exist", "")}
+		return c.Problem("run", "the program "+c.Run[0]+" does not exist", ""), true
 	case err != nil:
-		return config.Problems{c.Problem("run", "cannot look at the program: "+err.Error(), "")}
+		return c.Problem("run", "cannot look at the program: "+err.Error(), ""), true
 	case info.IsDir():
-		return config.Problems{c.Problem("run", c.Run[0]+" is a directory", "")}
+		return c.Problem("run", c.Run[0]+" is a directory", ""), true
 	case info.Mode()&0o111 == 0:
-		return config.Problems{c.Problem("run", "the program "+c.Run[0]+" is not executable", "chmod +x")}
+		return c.Problem("run", "the program "+c.Run[0]+" is not executable", "chmod +x"), true
 	case info.Mode()&(os.ModeSetuid|os.ModeSetgid) != 0 && c.Sandbox.NoNewPrivs:
-		return config.Problems{c.Problem("run", "the program "+c.Run[0]+" is set-user-ID or set-group-ID, which no_new_privs makes ineffective",
-			"name the user that it needs with user, or write sandbox: {no_new_privs: false, system_calls: all}")}
+		return c.Problem("run", "the program "+c.Run[0]+" is set-user-ID or set-group-ID, which no_new_privs makes ineffective",
+			"name the user that it needs with user, or write sandbox: {no_new_privs: false, system_calls: all}"), true
 	}
-	return nil
+	return p, false
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -28,6 +29,7 @@ type daemon struct {
 	sets     [2]*listen.Set // the second one's thread has entered the common walls
 	house    *admit.House
 	services []*service
+	checking bool           // nothing will be served
 	serving  bool           // Watch and Serve have been started
 	stops    chan os.Signal // TERM and INT, in order
 }
@@ -78,6 +80,7 @@ func (d *daemon) open() (err error) {
 		}
 	}
 	problems := append(d.compile(), d.openSockets()...)
+	problems.Sort()
 	if len(problems) > 0 {
 		return problems
 	}
@@ -123,27 +126,31 @@ func (d *daemon) setOf(s *service) *listen.Set {
 
 const plain, confined = 0, 1
 
-// newService compiles one service.
+// newService compiles one service. Who it runs as is one question and what its
+// walls need another, so that both answers are told.
 func (d *daemon) newService(c *config.Service, who *identities) (*service, config.Problems) {
 	id, user, problems := who.of(c)
-	if len(problems) > 0 {
-		return nil, problems
-	}
-	if w, due := who.rootWarning(c, user); due {
+	if w, due := who.rootWarning(c, user); due && len(problems) == 0 {
 		d.config.Warnings = append(d.config.Warnings, w)
 	}
 	image, err := newImage(d.engine, c)
 	if err != nil {
-		return nil, config.Problems{c.Problem("builtin", err.Error(), "")}
+		return nil, append(problems, c.Problem("builtin", err.Error(), ""))
 	}
 	spec := specOf(c, image, id, user)
-	spec.Inherit = spawn.Inheritable(&spec)
+	spec.Inherit, spec.Check = spawn.Inheritable(&spec), d.checking
 	plan, err := d.engine.Compile(spec)
-	if err != nil {
-		return nil, config.Problems{c.Problem("sandbox", err.Error(), "")}
+	if problems = append(problems, problemsOf(c, err)...); len(problems) > 0 {
+		if plan != nil {
+			plan.Close()
+		}
+		if image != nil {
+			image.Close()
+		}
+		return nil, problems
 	}
 	for _, note := range plan.Notes() {
-		d.config.Warnings = append(d.config.Warnings, c.Problem("sandbox", note, ""))
+		d.config.Warnings = append(d.config.Warnings, c.Problem(note.Key, note.What, note.Hint))
 	}
 	s := &service{config: c, image: image, table: d.table, counts: plan.CountsSource(), inherits: spec.Inherit}
 	s.gate = d.house.Gate(c.Name, admit.NewPolicy(admit.Rules{Max: c.Max}), func() { d.setOf(s).Resume(s) })
@@ -160,6 +167,18 @@ func (d *daemon) newService(c *config.Service, who *identities) (*service, confi
 		Release:   s.release,
 	}
 	return s, nil
+}
+
+// problemsOf puts what a service's plan cannot have at the keys that ask for it.
+func problemsOf(c *config.Service, err error) (list config.Problems) {
+	var faults spawn.Faults
+	if err != nil && !errors.As(err, &faults) {
+		return config.Problems{c.Problem("", err.Error(), "")}
+	}
+	for _, f := range faults {
+		list = append(list, c.Problem(f.Key, f.What, f.Hint))
+	}
+	return list
 }
 
 // perConnection is how many descriptors superd holds for one connection: the

@@ -99,6 +99,7 @@ func specOf(c *config.Service, image *spawn.Image, id, who *spawn.Identity) spaw
 		Dir:      c.Dir,
 		Umask:    c.Umask,
 		Nice:     c.Nice,
+		OOMScore: c.OOMScore,
 		Identity: id,
 		Chroot:   c.Chroot,
 		Rlimits:  c.Rlimits,

@@ -58,7 +58,11 @@ type Streams struct {
 // The lock is not held while the system is waited for: what ends meanwhile
 // must be reaped, or a full process table would stay full.
 func (e *Engine) Start(p *Plan, s Streams, f *Facts) (Child, error) {
-	in := e.acquire(p)
+	return e.start(e.acquire(p), s, f)
+}
+
+// start is Start with an instance that is the caller's.
+func (e *Engine) start(in *instance, s Streams, f *Facts) (Child, error) {
 	in.hold(s.Connection)
 	in.hold(s.Stderr)
 	err := in.prepare(s, f)
@@ -69,7 +73,7 @@ func (e *Engine) Start(p *Plan, s Streams, f *Facts) (Child, error) {
 		e.abandon(in)
 		return Child{PIDFD: -1}, err
 	}
-	c := Child{PID: in.pid, in: in, use: in.use, group: p.walls.cgroup, leaf: in.leaf}
+	c := Child{PID: in.pid, in: in, use: in.use, group: in.plan.walls.cgroup, leaf: in.leaf}
 	pidfd := int(in.pidfd)
 	e.depart(in)
 	if c.PIDFD, err = e.window.above(pidfd); err != nil {
@@ -115,7 +119,13 @@ func (in *instance) hold(fd int) {
 // prepare writes this connection's numbers and environment into in.
 func (in *instance) prepare(s Streams, f *Facts) error {
 	p := in.plan
-	in.done, in.failed, in.errno, in.reported = 0, 0, 0, false
+	if in.told == nil {
+		in.listen()
+	}
+	if in.told == nil {
+		return &Failure{Words: "share memory with a copy of superd", Errno: unix.ENOMEM}
+	}
+	*in.told, in.reported = told{}, false
 	highest := max(s.Connection, s.Stderr)
 	last, err := in.lend()
 	if err != nil {
@@ -147,10 +157,18 @@ const aboard = 1
 // kernel queues what else comes.
 var patience = []time.Duration{1, 2, 4, 8, 16, 32, 64, 128}
 
+// launch starts in's child and returns its number, or a negated error number.
+func (in *instance) launch() int {
+	if in.plan.isAttended() {
+		return launchAttended(in)
+	}
+	return launch(in)
+}
+
 func launchPatiently(in *instance) error {
 	for try := 0; ; try++ {
 		atomic.StoreUint32(&in.tid, aboard)
-		in.pid = launch(in)
+		in.pid = in.launch()
 		if in.pid > 0 {
 			return nil
 		}
@@ -215,7 +233,7 @@ func (e *Engine) settle() {
 // parted tells whether the child has left the shared descriptor table: by its
 // first step, or by its end.
 func (in *instance) parted() bool {
-	return atomic.LoadUint32(&in.done) > 0 || in.gone()
+	return atomic.LoadUint32(&in.told.done) > 0 || in.gone()
 }
 
 // gone tells whether the child has left the shared memory, by execve or exit.
@@ -251,7 +269,7 @@ func (p *Plan) reclaim() {
 	for range min(lookBack, len(p.busy)) {
 		in := p.busy[0]
 		p.busy = p.busy[1:]
-		if in.nlows == 0 && in.gone() && (atomic.LoadUint32(&in.failed) == 0 || in.reported) {
+		if in.nlows == 0 && in.gone() && (atomic.LoadUint32(&in.told.failed) == 0 || in.reported) {
 			p.recycle(in)
 		} else {
 			p.busy = append(p.busy, in)
@@ -286,11 +304,12 @@ func (e *Engine) Failure(c Child) error {
 	if c.in == nil || c.in.use != c.use {
 		return nil // the instance went on to another child: this one had left it in order
 	}
+	atomic.StoreUint32(&c.in.tid, 0) // of a copy the kernel does not say so
 	e.settle()
-	failed := atomic.LoadUint32(&c.in.failed)
+	failed := atomic.LoadUint32(&c.in.told.failed)
 	if failed == 0 {
 		return nil
 	}
 	c.in.reported = true // the instance may be used again
-	return c.in.plan.failure(int(failed)-1, unix.Errno(c.in.errno))
+	return c.in.plan.failure(int(failed)-1, unix.Errno(c.in.told.errno))
 }
