@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"slices"
+
 	"superd/superd/internal/admit"
 	"superd/superd/internal/config"
 	"superd/superd/internal/conn"
@@ -31,27 +34,25 @@ type build struct {
 
 func (b *build) warn(w ...config.Problem) { b.config.Warnings = append(b.config.Warnings, w...) }
 
-// service compiles one service.
+// service compiles one service. Who it runs as is one question, who may come in
+// another and what its walls need a third, so that all answers are told.
 func (b *build) service(c *config.Service) (*service, config.Problems) {
 	id, user, problems := b.who.of(c)
-	owners, unknown := b.who.owners(c)
-	if problems = append(problems, unknown...); len(problems) > 0 {
-		return nil, problems
-	}
-	if w, due := b.who.rootWarning(c, user); due {
+	if w, due := b.who.rootWarning(c, user); due && len(problems) == 0 {
 		b.warn(w)
 	}
-	admission, problems := admissionOf(c, b.who)
-	if len(problems) > 0 {
-		return nil, problems
+	owners, unknown := b.who.owners(c)
+	admission, wrong := admissionOf(c, b.who)
+	problems = slices.Concat(problems, unknown, wrong)
+	if len(wrong) == 0 {
+		b.warn(admission.warnings()...)
 	}
-	b.warn(admission.warnings()...)
 	image, err := newImage(b.daemon.engine, c)
 	if err != nil {
-		return nil, config.Problems{c.Problem("builtin", err.Error(), "")}
+		return nil, append(problems, c.Problem("builtin", err.Error(), ""))
 	}
 	s := &service{daemon: b.daemon, config: c, owners: owners, image: image, table: b.daemon.table, admission: admission}
-	if problems := b.plans(s, id, user); len(problems) > 0 {
+	if problems = append(problems, b.plans(s, id, user)...); len(problems) > 0 {
 		s.close()
 		return nil, problems
 	}
@@ -65,7 +66,7 @@ func (b *build) service(c *config.Service) (*service, config.Problems) {
 func (b *build) plans(s *service, id, user *spawn.Identity) (problems config.Problems) {
 	configs := []*config.Service{s.config}
 	conns := []*conn.Service{&s.conn}
-	for _, o := range s.admission.overrides {
+	for _, o := range s.overrides() {
 		o.owner = s
 		configs, conns = append(configs, o.service), append(conns, &o.conn)
 	}
@@ -78,7 +79,12 @@ func (b *build) plans(s *service, id, user *spawn.Identity) (problems config.Pro
 	for i, c := range configs {
 		specs[i].Inherit = s.inherits
 		plan, wrong := b.plan(c, specs[i])
-		if problems = append(problems, wrong...); plan != nil {
+		for _, p := range wrong { // what all of them ask for is told once
+			if !slices.Contains(problems, p) {
+				problems = append(problems, p)
+			}
+		}
+		if plan != nil {
 			*conns[i] = b.daemon.connService(c, plan)
 			conns[i].Apology = s.admission.texts[admit.ReasonSpawn]
 			s.plans = append(s.plans, plan)
@@ -88,14 +94,26 @@ func (b *build) plans(s *service, id, user *spawn.Identity) (problems config.Pro
 }
 
 func (b *build) plan(c *config.Service, spec spawn.Spec) (*spawn.Plan, config.Problems) {
+	spec.Check = b.daemon.checking
 	plan, err := b.daemon.engine.Compile(spec)
-	if err != nil {
-		return nil, config.Problems{c.Problem("sandbox", err.Error(), "")}
+	if plan != nil {
+		for _, note := range plan.Notes() {
+			b.warn(c.Problem(note.Key, note.What, note.Hint))
+		}
 	}
-	for _, note := range plan.Notes() {
-		b.warn(c.Problem("sandbox", note, ""))
+	return plan, problemsOf(c, err)
+}
+
+// problemsOf puts what a service's plan cannot have at the keys that ask for it.
+func problemsOf(c *config.Service, err error) (list config.Problems) {
+	var faults spawn.Faults
+	if err != nil && !errors.As(err, &faults) {
+		return config.Problems{c.Problem("", err.Error(), "")}
 	}
-	return plan, nil
+	for _, f := range faults {
+		list = append(list, c.Problem(f.Key, f.What, f.Hint))
+	}
+	return list
 }
 
 // connService is what the table must know of connections whose programs are

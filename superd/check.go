@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"superd/superd/internal/config"
@@ -26,19 +26,24 @@ func check(path string, verbose bool) error {
 	log := event.Open(os.Stderr, event.Options{Level: "error", Format: c.Log.Format})
 	defer log.Close(time.Second)
 	d := newDaemon(c, log, spawn.NewEngine())
+	d.checking = true
 	defer d.close()
 	services, problems := d.compile(c)
-	problems = append(logProblems(c), problems...)
 	d.services = services // for close
+	problems = append(logProblems(c), problems...)
+	for _, s := range c.Services {
+		problems = slices.Concat(problems, fileProblems(s), listen.Check(s.Listen))
+	}
 	for _, s := range services {
-		problems = append(problems, programProblems(s.config)...)
 		for _, o := range s.admission.overrides {
 			if o.rule.Run != nil {
-				problems = append(problems, programProblems(o.service)...)
+				problems = append(problems, fileProblems(o.service)...)
 			}
 		}
-		problems = append(problems, listen.Check(s.config.Listen)...)
-		if verbose {
+	}
+	problems.Sort()
+	if verbose {
+		for _, s := range services {
 			printService(s)
 		}
 	}
@@ -71,26 +76,53 @@ func printService(s *service) {
 	}
 }
 
-// programProblems looks at the program of a service: one that is missing is an
-// error here, while superd itself runs without it and says so to each
-// connection's record.
-func programProblems(c *config.Service) (list config.Problems) {
-	if c.Builtin != "" {
+// fileProblems looks at what a service's program is started from. What is
+// missing is an error here, while superd itself runs without it and says so to
+// each connection's record. Where there is no root directory to look in, that
+// has been said.
+func fileProblems(c *config.Service) (list config.Problems) {
+	if _, err := spawn.Look(c.Chroot, "/"); err != nil {
 		return nil
 	}
-	info, err := os.Stat(filepath.Join(c.Chroot, c.Run[0]))
+	if p, is := directoryProblem(c); is {
+		list = append(list, p)
+	}
+	if p, is := programProblem(c); is {
+		list = append(list, p)
+	}
+	return list
+}
+
+func directoryProblem(c *config.Service) (p config.Problem, is bool) {
+	info, err := spawn.Look(c.Chroot, c.Dir)
+	switch {
+	case c.Sandbox.PrivateTmp && (strings.HasPrefix(c.Dir, "/tmp/") || strings.HasPrefix(c.Dir, "/var/tmp/")):
+		return c.Problem("dir", "the directory "+c.Dir+" does not exist in a /tmp of the program's own", "leave private_tmp or dir out"), true
+	case errors.Is(err, os.ErrNotExist):
+		return c.Problem("dir", "the directory "+c.Dir+" does not exist", ""), true
+	case err != nil:
+		return c.Problem("dir", "cannot look at the directory: "+err.Error(), ""), true
+	}
+	return c.Problem("dir", c.Dir+" is not a directory", ""), !info.IsDir()
+}
+
+func programProblem(c *config.Service) (p config.Problem, is bool) {
+	if c.Builtin != "" {
+		return p, false
+	}
+	info, err := spawn.Look(c.Chroot, c.Run[0])
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return config.Problems{c.Problem("run", "the program "+c.Run[0]+" does not exist", "")}
+		return c.Problem("run", "the program "+c.Run[0]+" does not exist", ""), true
 	case err != nil:
-		return config.Problems{c.Problem("run", "cannot look at the program: "+err.Error(), "")}
+		return c.Problem("run", "cannot look at the program: "+err.Error(), ""), true
 	case info.IsDir():
-		return config.Problems{c.Problem("run", c.Run[0]+" is a directory", "")}
+		return c.Problem("run", c.Run[0]+" is a directory", ""), true
 	case info.Mode()&0o111 == 0:
-		return config.Problems{c.Problem("run", "the program "+c.Run[0]+" is not executable", "chmod +x")}
+		return c.Problem("run", "the program "+c.Run[0]+" is not executable", "chmod +x"), true
 	case info.Mode()&(os.ModeSetuid|os.ModeSetgid) != 0 && c.Sandbox.NoNewPrivs:
-		return config.Problems{c.Problem("run", "the program "+c.Run[0]+" is set-user-ID or set-group-ID, which no_new_privs makes ineffective",
-			"name the user that it needs with user, or write sandbox: {no_new_privs: false, system_calls: all}")}
+		return c.Problem("run", "the program "+c.Run[0]+" is set-user-ID or set-group-ID, which no_new_privs makes ineffective",
+			"name the user that it needs with user, or write sandbox: {no_new_privs: false, system_calls: all}"), true
 	}
-	return nil
+	return p, false
 }

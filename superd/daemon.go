@@ -34,6 +34,7 @@ type daemon struct {
 	called   chan struct{} // the house has something to tell
 	operator *operator
 	begin    time.Time
+	checking bool // nothing will be served
 	serving  bool // Watch and Serve have been started
 	entered  bool // the second set's thread has entered the common walls
 

@@ -179,33 +179,6 @@ func (d *process) refusals(service string) (told, lines int) {
 	return told, lines
 }
 
-// without starts a superd of root's that lacks one capability.
-func without(t *testing.T, capability string, cmd *exec.Cmd) *process {
-	t.Helper()
-	needRoot(t)
-	outer := exec.Command(program(t, "setpriv"), append([]string{"--bounding-set", "-" + capability, cmd.Path}, cmd.Args[1:]...)...)
-	outer.Env = cmd.Env
-	return startCommand(t, outer)
-}
-
-// Where superd cannot become a service's user, nothing runs.
-func TestUserThatCannotBeBecome(t *testing.T) {
-	t.Parallel()
-	for capability, want := range map[string]string{
-		"setuid": "cannot set the user " + unprivileged + ": EPERM (operation not permitted)",
-		"setgid": "cannot set the supplementary groups: EPERM (operation not permitted)",
-	} {
-		t.Run(capability, func(t *testing.T) {
-			t.Parallel()
-			d := without(t, capability, prepare(t, one("cat", "run: /bin/cat")))
-			if got := d.ask("cat", "hello"); got != "" {
-				t.Errorf("the client got %q", got)
-			}
-			checkRefused(t, d.refused("cat"), want)
-		})
-	}
-}
-
 // allowProcesses limits the processes and threads of superd's user, and of the
 // users of programs that it starts from now on. Only the user itself may do so
 // without privilege.
@@ -316,19 +289,23 @@ func TestHungExec(t *testing.T) {
 	release := hangExec(t, hung)
 	d := start(t, fmt.Sprintf(`
 services:
-  hung: {listen: "127.0.0.1:0", run: %s}
-  late: {listen: "127.0.0.1:0", run: %s, timeout: {session: 200ms}}
+  hung: {listen: "127.0.0.1:0", run: %[1]s}
+  fated: {listen: "127.0.0.1:0", run: %[1]s, oom_score_adj: 1000}
+  late: {listen: "127.0.0.1:0", run: %[1]s, oom_score_adj: 1000, timeout: {session: 200ms}}
   echo: {listen: "127.0.0.1:0", builtin: echo}
-`, hung, hung))
+  fated-echo: {listen: "127.0.0.1:0", builtin: echo, oom_score_adj: 1000}
+`, hung))
 	n := 50 // more than superd hands over at a time
-	waiting := make([]net.Conn, n)
+	waiting := make([]net.Conn, 2*n)
 	for i := range waiting {
-		waiting[i] = d.dial("hung")
+		waiting[i] = d.dial([]string{"hung", "fated"}[i%2])
 	}
 	late := d.dial("late")
 	for range fewer(200, 50) {
-		if got := d.ask("echo", "hello"); got != "hello" {
-			t.Fatalf("the echo of hello is %q", got)
+		for _, service := range []string{"echo", "fated-echo"} {
+			if got := d.ask(service, "hello"); got != "hello" {
+				t.Fatalf("of %s the echo of hello is %q", service, got)
+			}
 		}
 	}
 	// A program that is not one yet can be ended.
@@ -344,6 +321,7 @@ services:
 		}
 	}
 	d.exited("hung", n)
+	d.exited("fated", n)
 }
 
 // What superd needs of the system is there before there are connections: the

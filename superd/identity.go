@@ -148,7 +148,7 @@ func (i *identities) beyondSelf(c *config.Service, id *spawn.Identity) (list con
 
 // rootWarning is due for a service that the file itself gives to root.
 func (i *identities) rootWarning(c *config.Service, id *spawn.Identity) (config.Problem, bool) {
-	if !i.root || id.UID != 0 {
+	if !i.root || id == nil || id.UID != 0 {
 		return config.Problem{}, false
 	}
 	return c.Problem("user", "this program runs as root: whoever breaks it owns the machine", "name a user of its own if it can do its work as one"), true

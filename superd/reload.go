@@ -60,6 +60,7 @@ func (d *daemon) prepare(c *config.Config) (*generation, config.Problems) {
 	}
 	if len(problems) > 0 {
 		g.abandon()
+		problems.Sort()
 		return nil, problems
 	}
 	return g, nil

@@ -168,6 +168,14 @@ func (s *service) refreshImage() {
 	}
 }
 
+// overrides are what differs for the clients of some rules.
+func (s *service) overrides() []*override {
+	if s.admission == nil {
+		return nil // it has problems
+	}
+	return s.admission.overrides
+}
+
 // retire has s end with the last of its guests: no further ones come.
 func (s *service) retire() {
 	s.retired.Store(true)
@@ -244,6 +252,7 @@ func specOf(c *config.Service, image *spawn.Image, id, who *spawn.Identity) spaw
 		Dir:      c.Dir,
 		Umask:    c.Umask,
 		Nice:     c.Nice,
+		OOMScore: c.OOMScore,
 		Identity: id,
 		Chroot:   c.Chroot,
 		Rlimits:  c.Rlimits,

@@ -60,6 +60,7 @@ type Service struct {
 	Dir      string        // the program's working directory
 	Umask    int           // 0 to 0777
 	Nice     int           // -20 to 19
+	OOMScore *int          // oom_score_adj, -1000 to 1000; nil when the file names none
 	Env      []EnvVar      // in the order of the file
 	EnvPass  []string      // names taken over from superd's own environment
 	EnvStyle []string      // ucspi, systemd, xinetd, ncat, cgi

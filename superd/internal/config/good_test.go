@@ -124,6 +124,7 @@ func checkFull(t *testing.T, c *Config) {
 		Dir:       "/var/empty",
 		Umask:     0o77,
 		Nice:      -5,
+		OOMScore:  new(-1000),
 		Env:       []EnvVar{{"B", ""}, {"A", "yes"}, {"PORT", "0080"}},
 		EnvPass:   []string{"TZ", "LANG"},
 		EnvStyle:  []string{"systemd", "ncat"},

@@ -59,8 +59,8 @@ func Parse(name string, data []byte, sys System) (*Config, error) {
 		return nil, d.problems.err()
 	}
 	c := d.config(root)
-	d.problems.sort()
-	d.warnings.sort()
+	d.problems.Sort()
+	d.warnings.Sort()
 	if err := d.problems.err(); err != nil {
 		return nil, err
 	}

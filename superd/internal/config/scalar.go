@@ -132,6 +132,15 @@ func (s section) integer(name string) int {
 	return s.d.integer(v)
 }
 
+// optional is an integer that is nil where it is not written.
+func (s section) optional(name string) *int {
+	if !s.written(name) {
+		return nil
+	}
+	n := s.integer(name)
+	return &n
+}
+
 func (d *decoder) integer(v value) int {
 	n, err := strconv.Atoi(v.node.Value)
 	switch {

@@ -82,6 +82,7 @@ func (s section) service(name string) *Service {
 		Dir:         s.filePath("dir"),
 		Umask:       s.mode("umask"),
 		Nice:        s.integer("nice"),
+		OOMScore:    s.optional("oom_score_adj"),
 		Env:         s.env(),
 		EnvPass:     s.names("env_pass", checkVariable),
 		EnvStyle:    s.envStyle(),

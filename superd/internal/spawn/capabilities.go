@@ -52,17 +52,29 @@ func (p *Plan) runsAsRoot() bool {
 // keepCapabilities lets the permitted set survive setresuid, so that what the
 // service keeps can be taken from it (prctl(2), PR_SET_KEEPCAPS).
 func (p *Plan) keepCapabilities() {
+	p.serve("sandbox.capabilities")
 	set := p.capabilitySet()
 	if p.spec.Sandbox.CapsSet {
-		for number, name := range capabilityNames {
-			if set&(1<<number) == 0 {
-				// EINVAL: this kernel is older than the capability.
-				p.ignore(p.add("drop the capability "+name+" for good", unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(number), 0, 0, 0))
-			}
-		}
+		p.dropForGood(^set)
 	}
 	if set != 0 {
 		p.add("keep capabilities", unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)
+	}
+	p.serve("")
+}
+
+// dropForGood takes capabilities from the bounding set, as far as they are in
+// superd's. That takes CAP_SETPCAP; behind no_new_privs the set means nothing,
+// since no program gains by execve.
+func (p *Plan) dropForGood(set uint64) {
+	for number, name := range capabilityNames {
+		if has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(number), 0, 0, 0); has != 1 || err != nil || set&(1<<number) == 0 {
+			continue
+		}
+		i := p.add("drop the capability "+name+" for good", unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(number), 0, 0, 0)
+		if p.spec.Sandbox.NoNewPrivs {
+			p.ignore(i)
+		}
 	}
 }
 
@@ -72,6 +84,8 @@ func (p *Plan) addCapabilities() {
 	if !p.losesCapabilities() {
 		return
 	}
+	p.serve("sandbox.capabilities")
+	defer p.serve("")
 	set := p.capabilitySet()
 	low, high := uint32(set), uint32(set>>32)
 	header := &unix.CapUserHeader{Version: capabilityVersion}

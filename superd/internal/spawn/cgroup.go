@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -38,45 +39,85 @@ type leaf struct {
 	killed          bool
 }
 
-// buildCgroup makes the cgroup that p's children are born in.
-func (p *Plan) buildCgroup() error {
-	limits := p.spec.Cgroup
-	if !limits.On {
+// buildCgroup makes the cgroup that p's children are born in. Where that fails,
+// p has no limits either.
+func (p *Plan) buildCgroup() (err error) {
+	if !p.spec.Cgroup.On {
 		return nil
 	}
+	defer func() {
+		if err != nil {
+			p.spec.Cgroup = config.Cgroup{}
+		}
+	}()
 	tree, err := findCgroups("/proc/self/mountinfo", "/proc/self/cgroup")
 	if err != nil {
 		return err
 	}
-	needed := controllers(&limits)
+	name := "service." + p.spec.Service
+	if p.spec.Check {
+		name = fmt.Sprintf("check.%d.%s", os.Getpid(), p.spec.Service)
+	}
+	needed, err := p.controllers(tree)
+	if err != nil || p.spec.Check && !tree.root {
+		return err
+	}
 	if err := tree.delegate(needed); err != nil {
 		return err
 	}
-	c := &cgroup{engine: p.engine, dir: filepath.Join(tree.own, "service."+p.spec.Service), limits: limits, fd: -1}
+	c := &cgroup{engine: p.engine, dir: filepath.Join(tree.own, name), limits: p.spec.Cgroup, fd: -1}
 	if err := c.build(needed); err != nil {
+		c.close()
 		return err
 	}
 	p.walls.cgroup = c
 	return nil
 }
 
-// controllers lists what the limits need.
-func controllers(c *config.Cgroup) (list []string) {
-	if c.Memory > 0 {
-		list = append(list, "memory")
+// withoutCgroup says what is open where there is no cgroup.
+func (p *Plan) withoutCgroup() string {
+	return "nothing limits memory, tasks and processor time, and what leaves its process group goes on"
+}
+
+// controllers lists what the limits need. A limit whose controller the tree
+// does not offer is taken from p. Whoever only checks is elsewhere in the tree
+// than the superd that will serve, and knows no more than what all of it offers.
+func (p *Plan) controllers(tree cgroupTree) (needed []string, err error) {
+	dir := tree.own
+	if p.spec.Check {
+		dir = tree.top
 	}
-	if c.Tasks > 0 {
-		list = append(list, "pids")
+	offered, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	if err != nil {
+		return nil, err
 	}
-	if c.CPU > 0 {
-		list = append(list, "cpu")
+	limits := &p.spec.Cgroup
+	for _, l := range []struct {
+		key, controller string
+		on              bool
+		leaveOut        func()
+	}{
+		{"cgroup.memory", "memory", limits.Memory > 0, func() { limits.Memory = 0 }},
+		{"cgroup.tasks", "pids", limits.Tasks > 0, func() { limits.Tasks = 0 }},
+		{"cgroup.cpu", "cpu", limits.CPU > 0, func() { limits.CPU = 0 }},
+	} {
+		switch {
+		case !l.on:
+		case slices.Contains(strings.Fields(string(offered)), l.controller):
+			needed = append(needed, l.controller)
+		default:
+			p.lack(Fault{Key: l.key, What: fmt.Sprintf("the cgroup %s does not offer the controller %s (it offers: %s)",
+				dir, l.controller, strings.TrimSpace(string(offered)))}, "")
+			l.leaveOut()
+		}
 	}
-	return list
+	return needed, nil
 }
 
 // cgroupTree is the part of the machine's tree that is superd's.
 type cgroupTree struct {
-	own  string // the directory of superd's cgroup
+	top  string // the directory of the root that superd sees
+	own  string // that of superd's cgroup
 	root bool   // it is the root of the tree, where processes may stay
 }
 
@@ -103,10 +144,17 @@ func findCgroups(mountinfo, self string) (cgroupTree, error) {
 	}
 	for line := range strings.Lines(string(own)) {
 		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
-			return cgroupTree{own: filepath.Join(top, path), root: path == "/"}, nil
+			return cgroupTree{top: top, own: filepath.Join(top, path), root: path == "/" && isRoot(top)}, nil
 		}
 	}
 	return cgroupTree{}, errors.New("superd is in no cgroup of version 2")
+}
+
+// isRoot tells the root of the whole tree from that of a container, which
+// looks the same from inside but for this file (cgroups(7)).
+func isRoot(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "cgroup.type"))
+	return err != nil
 }
 
 // leafOfSuperd is where superd itself goes: a cgroup that has processes cannot
@@ -115,15 +163,6 @@ const leafOfSuperd = "superd"
 
 // delegate has superd's cgroup give controllers to those below it.
 func (t *cgroupTree) delegate(needed []string) error {
-	offered, err := os.ReadFile(filepath.Join(t.own, "cgroup.controllers"))
-	if err != nil {
-		return err
-	}
-	for _, name := range needed {
-		if !slices.Contains(strings.Fields(string(offered)), name) {
-			return fmt.Errorf("the cgroup %s does not offer the controller %s (it offers: %s)", t.own, name, strings.TrimSpace(string(offered)))
-		}
-	}
 	if len(needed) == 0 {
 		return nil
 	}
@@ -306,6 +345,15 @@ func (l *leaf) killAll() {
 	}
 }
 
+// awaitEmpty waits until nothing runs in l: its cgroup.events becomes ready when
+// that changes (cgroups(7)).
+func (l *leaf) awaitEmpty(until time.Time) {
+	for !l.empty() && time.Now().Before(until) {
+		change := []unix.PollFd{{Fd: int32(l.populated), Events: unix.POLLPRI}}
+		unix.Poll(change, int(time.Until(until).Milliseconds())+1)
+	}
+}
+
 // giveBack lets another program have l, once nothing runs in it.
 func (c *cgroup) giveBack(l *leaf) {
 	c.mu.Lock()
@@ -323,9 +371,16 @@ func (l *leaf) remove() {
 	os.Remove(l.dir)
 }
 
+// dying is how long close waits at most for what was killed.
+const dying = time.Second
+
 // close takes the service's cgroup away, as far as nothing runs in it.
 func (c *cgroup) close() {
+	until := time.Now().Add(dying)
 	for _, l := range c.idle {
+		if l.killed {
+			l.awaitEmpty(until)
+		}
 		l.remove()
 	}
 	if c.fd >= 0 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -92,6 +93,26 @@ func TestLeafCatchesWhatLeftItsGroup(t *testing.T) {
 	}
 }
 
+// TestKilledLeafIsRemoved, though what was killed in it ends a moment later.
+func TestKilledLeafIsRemoved(t *testing.T) {
+	needCgroups(t)
+	s := script(`for i in 1 2 3 4 5; do setsid sleep 1000 >/dev/null 2>&1 <&- & done`)
+	s.Service, s.Cgroup = "killed", config.Cgroup{On: true, PerConnection: true}
+	for range 10 {
+		e := NewEngine()
+		p, err := e.Compile(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Release(startOne(t, e, p).Child, false)
+		dir := p.walls.cgroup.dir
+		p.Close()
+		if left, _ := filepath.Glob(dir + "*"); len(left) > 0 {
+			t.Fatalf("%v is left", left)
+		}
+	}
+}
+
 func TestLeavesAreUsedAgain(t *testing.T) {
 	needCgroups(t)
 	s := script("true")
@@ -155,8 +176,8 @@ func TestCgroupTreeIsFound(t *testing.T) {
 	}
 	mounts := write("mounts", "22 1 0:20 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n23 22 0:21 / /sys/fs/cgroup/unified rw shared:4 - cgroup2 cgroup2 rw\n")
 	for self, want := range map[string]cgroupTree{
-		"0::/\n":                       {own: "/sys/fs/cgroup/unified", root: true},
-		"5:cpu:/x\n0::/system.slice\n": {own: "/sys/fs/cgroup/unified/system.slice"},
+		"0::/\n":                       {top: "/sys/fs/cgroup/unified", own: "/sys/fs/cgroup/unified", root: true},
+		"5:cpu:/x\n0::/system.slice\n": {top: "/sys/fs/cgroup/unified", own: "/sys/fs/cgroup/unified/system.slice"},
 	} {
 		if got, err := findCgroups(mounts, write("self", self)); err != nil || got != want {
 			t.Errorf("%q: got %+v, %v", self, got, err)
@@ -173,10 +194,14 @@ func TestMissingControllerHasWords(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "cgroup.controllers"), []byte("cpu hugetlb\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	err := (&cgroupTree{own: dir, root: true}).delegate([]string{"cpu", "memory"})
-	want := "the cgroup " + dir + " does not offer the controller memory (it offers: cpu hugetlb)"
-	if err == nil || err.Error() != want {
-		t.Errorf("got %v, want %s", err, want)
+	p := &Plan{spec: Spec{Cgroup: config.Cgroup{On: true, Memory: 1 << 20, Tasks: 4, CPU: 50}}}
+	needed, err := p.controllers(cgroupTree{own: dir, root: true})
+	want := Faults{
+		{Key: "cgroup.memory", What: "the cgroup " + dir + " does not offer the controller memory (it offers: cpu hugetlb)"},
+		{Key: "cgroup.tasks", What: "the cgroup " + dir + " does not offer the controller pids (it offers: cpu hugetlb)"},
+	}
+	if err != nil || !slices.Equal(needed, []string{"cpu"}) || !slices.Equal(p.faults, want) {
+		t.Errorf("got %v, %v, %v", needed, err, p.faults)
 	}
 }
 
@@ -193,7 +218,10 @@ func TestLimitsHold(t *testing.T) {
 	s := script(`d=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup); cat $d/memory.max $d/pids.max $d/cpu.max`)
 	s.Service = "limited"
 	s.Cgroup = config.Cgroup{On: true, PerConnection: true, Memory: 64 << 20, Tasks: 16, CPU: 50}
-	if got, want := mustAnswer(t, s), "67108864\n16\n50000 100000\n"; got != want {
-		t.Errorf("got %q, want %q", got, want)
+	e := NewEngine()
+	c := startOne(t, e, compile(t, e, s))
+	if want := "67108864\n16\n50000 100000\n"; c.out != want {
+		t.Errorf("got %q, want %q", c.out, want)
 	}
+	e.Release(c.Child, false)
 }

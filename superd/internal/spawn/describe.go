@@ -29,7 +29,10 @@ func (p *Plan) Describe() []string {
 	if c := describeCgroup(&s.Cgroup); c != "" {
 		lines = append(lines, "cgroup "+c)
 	}
-	return append(lines, p.walls.notes...)
+	for _, note := range p.walls.notes {
+		lines = append(lines, note.Error())
+	}
+	return lines
 }
 
 func (p *Plan) describeUser() string {

@@ -59,7 +59,11 @@ type Streams struct {
 // The lock is not held while the system is waited for: what ends meanwhile
 // must be reaped, or a full process table would stay full.
 func (e *Engine) Start(p *Plan, s Streams, f *Facts) (Child, error) {
-	in := e.acquire(p)
+	return e.start(e.acquire(p), s, f)
+}
+
+// start is Start with an instance that is the caller's.
+func (e *Engine) start(in *instance, s Streams, f *Facts) (Child, error) {
 	in.hold(s.Connection)
 	in.hold(s.Stderr)
 	err := in.prepare(s, f)
@@ -73,7 +77,7 @@ func (e *Engine) Start(p *Plan, s Streams, f *Facts) (Child, error) {
 		e.abandon(in)
 		return Child{PIDFD: -1}, err
 	}
-	c := Child{PID: in.pid, in: in, use: in.use, group: p.walls.cgroup, leaf: in.leaf}
+	c := Child{PID: in.pid, in: in, use: in.use, group: in.plan.walls.cgroup, leaf: in.leaf}
 	pidfd := int(in.pidfd)
 	e.depart(in)
 	if c.PIDFD, err = e.window.above(pidfd); err != nil {
@@ -119,7 +123,13 @@ func (in *instance) hold(fd int) {
 // prepare writes this connection's numbers and environment into in.
 func (in *instance) prepare(s Streams, f *Facts) error {
 	p := in.plan
-	in.done, in.failed, in.errno, in.reported = 0, 0, 0, false
+	if in.told == nil {
+		in.listen()
+	}
+	if in.told == nil {
+		return &Failure{Words: "share memory with a copy of superd", Errno: unix.ENOMEM}
+	}
+	*in.told, in.reported = told{}, false
 	highest := max(s.Connection, s.Stderr)
 	last, err := in.lend()
 	if err != nil {
@@ -149,12 +159,21 @@ const aboard = 1
 // launch starts in's child.
 func (in *instance) launch() error {
 	atomic.StoreUint32(&in.tid, aboard)
-	if in.pid = launch(in); in.pid > 0 {
+	if in.pid = in.clone3(); in.pid > 0 {
 		return nil
 	}
 	atomic.StoreUint32(&in.tid, 0)
 	errno := unix.Errno(-in.pid)
 	return &Failure{Words: noProcess, Errno: errno, Hint: startHints[errno]}
+}
+
+// clone3 starts in's child, in the way that its plan needs, and returns its
+// number, or a negated error number.
+func (in *instance) clone3() int {
+	if in.plan.isAttended() {
+		return launchAttended(in)
+	}
+	return launch(in)
 }
 
 const noProcess = "start a process"
@@ -229,7 +248,7 @@ func (e *Engine) settle() {
 // parted tells whether the child has left the shared descriptor table: by its
 // first step, or by its end.
 func (in *instance) parted() bool {
-	return atomic.LoadUint32(&in.done) > 0 || in.gone()
+	return atomic.LoadUint32(&in.told.done) > 0 || in.gone()
 }
 
 // gone tells whether the child has left the shared memory, by execve or exit.
@@ -265,7 +284,7 @@ func (p *Plan) reclaim() {
 	for range min(lookBack, len(p.busy)) {
 		in := p.busy[0]
 		p.busy = p.busy[1:]
-		if in.nlows == 0 && in.gone() && (atomic.LoadUint32(&in.failed) == 0 || in.reported) {
+		if in.nlows == 0 && in.gone() && (atomic.LoadUint32(&in.told.failed) == 0 || in.reported) {
 			p.recycle(in)
 		} else {
 			p.busy = append(p.busy, in)
@@ -300,11 +319,12 @@ func (e *Engine) Failure(c Child) error {
 	if c.in == nil || c.in.use != c.use {
 		return nil // the instance went on to another child: this one had left it in order
 	}
+	atomic.StoreUint32(&c.in.tid, 0) // of a copy the kernel does not say so
 	e.settle()
-	failed := atomic.LoadUint32(&c.in.failed)
+	failed := atomic.LoadUint32(&c.in.told.failed)
 	if failed == 0 {
 		return nil
 	}
 	c.in.reported = true // the instance may be used again
-	return c.in.plan.failure(int(failed)-1, unix.Errno(c.in.errno))
+	return c.in.plan.failure(int(failed)-1, unix.Errno(c.in.told.errno))
 }

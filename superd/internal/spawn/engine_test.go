@@ -291,9 +291,13 @@ func TestUnpermittedIdentityHasWords(t *testing.T) {
 	}
 	s := script("true")
 	s.Identity = &Identity{UID: 1, GID: 1}
-	e := NewEngine()
-	_, _, err := answer(t, e, compile(t, e, s))
-	if err == nil || !strings.HasPrefix(err.Error(), "cannot set the supplementary groups: EPERM") {
+	_, err := NewEngine().Compile(s)
+	want := Faults{
+		{"groups", "cannot set the supplementary groups: EPERM", "it takes root: CAP_SETGID"},
+		{"group", "cannot set the group 1: EPERM", "it takes root: CAP_SETGID"},
+		{"user", "cannot set the user 1: EPERM", "it takes root: CAP_SETUID"},
+	}
+	if got, is := err.(Faults); !is || !slices.Equal(got, want) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -329,6 +333,7 @@ func TestBusyInstanceIsNotReused(t *testing.T) {
 	e := NewEngine()
 	p := compile(t, e, script("true"))
 	stuck := p.newInstance()
+	stuck.listen()
 	atomic.StoreUint32(&stuck.tid, 1)
 	p.busy = append(p.busy, stuck)
 	for range 20 {

@@ -17,20 +17,20 @@ type Failure struct {
 
 // Error reads "cannot execute /x: ENOENT (no such file or directory)".
 func (f *Failure) Error() string {
-	cause := f.Errno.Error()
+	return fmt.Sprintf("cannot %s: %s (%s)", f.Words, unix.ErrnoName(f.Errno), f.cause())
+}
+
+// cause is what the error number means.
+func (f *Failure) cause() string {
 	if f.Hint != "" {
-		cause = f.Hint
+		return f.Hint
 	}
-	return fmt.Sprintf("cannot %s: %s (%s)", f.Words, unix.ErrnoName(f.Errno), cause)
+	return f.Errno.Error()
 }
 
 // failure puts a failed step into words.
 func (p *Plan) failure(step int, errno unix.Errno) *Failure {
-	f := &Failure{Words: p.words[step], Errno: errno, Child: true}
-	if step == p.exec {
-		f.Hint = p.execHints()[errno]
-	}
-	return f
+	return &Failure{Words: p.words[step], Errno: errno, Hint: p.hint(step, errno), Child: true}
 }
 
 // execHints says what execve's errors mean for a program, from execve(2).

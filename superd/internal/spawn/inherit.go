@@ -19,7 +19,7 @@ import (
 // steps is among what the filter refuses.
 func Inheritable(s *Spec) bool {
 	b := &s.Sandbox
-	return b.SystemCalls == "default" && b.NoNewPrivs && b.Network && !b.PrivateTmp && !b.Confined && !s.Cgroup.On
+	return b.SystemCalls == "default" && b.NoNewPrivs && b.Network && !b.PrivateTmp && !b.Confined && !s.Cgroup.On && s.OOMScore == nil
 }
 
 // Confine has the calling thread enter no_new_privs and the common filter, for
@@ -57,6 +57,13 @@ func (in *instance) setStart() {
 		pidfd:      uint64(pidfd),
 		childTID:   uint64(tid),
 		exitSignal: uint64(unix.SIGCHLD),
+	}
+	switch {
+	case in.plan.isCopied():
+		in.clone.flags &^= unix.CLONE_VM | unix.CLONE_CHILD_CLEARTID
+	case in.plan.isAttended():
+		in.clone.flags |= unix.CLONE_VFORK | unix.CLONE_PARENT_SETTID
+		in.clone.parentTID = uint64(uintptr(unsafe.Pointer(&in.born)))
 	}
 	in.start = step{number: unix.SYS_CLONE3, args: [6]uintptr{uintptr(unsafe.Pointer(&in.clone)), unsafe.Sizeof(in.clone)}}
 }

@@ -21,19 +21,16 @@ type cloneArgs struct {
 // engine's lists; the child reads it in the shared memory until the kernel
 // zeroes tid, and until then nobody may change or reuse it.
 type instance struct {
-	// What the assembly knows. The child writes done, failed and errno; the
-	// kernel writes tid and pidfd.
-	start    step // the call that makes the child: clone3 or clone
-	clone    cloneArgs
-	blocked  uint64  // every signal, for rt_sigprocmask(2) around clone3
-	mask     uint64  // the calling thread's own mask meanwhile
-	first    uintptr // &steps[0]
-	tid      uint32  // not 0 until the child has left our memory
-	done     uint32  // steps behind it
-	failed   uint32  // number of the step that failed, counted from 1
-	errno    uint32  // why
-	pidfd    int32
-	reserved int32
+	// What the assembly knows. The kernel writes tid, pidfd and born.
+	start   step // the call that makes the child: clone3 or clone
+	clone   cloneArgs
+	blocked uint64  // every signal, for rt_sigprocmask(2) around clone3
+	mask    uint64  // the calling thread's own mask meanwhile
+	first   uintptr // &steps[0]
+	told    *told
+	tid     uint32 // not 0 until the child has left our memory
+	pidfd   int32
+	born    int32 // of an attended child: its number, or the negated error of clone3; a futex
 
 	// What only Go knows; owned by Start until the
 	// child exists, then guarded by the engine's lock.
@@ -47,6 +44,13 @@ type instance struct {
 	leaf     *leaf  // of the service's cgroup; nil for none
 	use      uint32 // counts uses, so that a Child knows whether the instance is still its own
 	reported bool   // a failure in it has been read
+}
+
+// told is what a child tells of its way.
+type told struct {
+	done   uint32 // steps behind it
+	failed uint32 // number of the step that failed, counted from 1
+	errno  uint32 // why
 }
 
 // launch starts the child of in with all signals blocked and returns its

@@ -23,6 +23,27 @@ const (
 		unix.LANDLOCK_ACCESS_FS_TRUNCATE | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
 )
 
+// landlockKey is the key of the file that asks for rules.
+func (p *Plan) landlockKey() string {
+	if p.spec.Sandbox.Confined {
+		return "sandbox"
+	}
+	return "sandbox.network"
+}
+
+// withoutLandlock says what is open where there are no rules.
+func (p *Plan) withoutLandlock() string {
+	switch {
+	case !p.spec.Sandbox.Confined && p.walls.network != nil:
+		return "a program that dissolves its connection can connect or bind the socket anew, in the network of the machine"
+	case !p.spec.Sandbox.Confined:
+		return "TCP is open too"
+	case p.walls.readOnly:
+		return "what the user may read is open for reading"
+	}
+	return "the file system is open as far as the user's permissions go"
+}
+
 // buildLandlock makes the set of rules of a service that is confined, or that
 // has neither a network nor a namespace without one.
 func (p *Plan) buildLandlock() error {
@@ -38,8 +59,11 @@ func (p *Plan) buildLandlock() error {
 		return err
 	}
 	attr, lacking := enforceable(d, abi)
-	if err := p.tolerate(lacking...); err != nil || attr == (unix.LandlockRulesetAttr{}) {
-		return err
+	for _, l := range lacking {
+		p.lack(Fault{Key: p.landlockKey(), What: l}, "")
+	}
+	if attr == (unix.LandlockRulesetAttr{}) {
+		return nil
 	}
 	return p.buildRules(attr)
 }
@@ -50,7 +74,7 @@ func (p *Plan) demand() demand {
 	if s.Preset == "" {
 		return demand{}
 	}
-	alone := !s.Network && p.walls.network == nil
+	alone := !s.Network && p.walls.network == nil && s.BestEffort // else its absence has been told
 	return demand{
 		files:    s.Confined,
 		truncate: s.Confined && !p.walls.readOnly && p.spec.Image == nil,
@@ -63,18 +87,6 @@ func (p *Plan) demand() demand {
 func (p *Plan) mayRestrictItself() bool {
 	s := &p.spec.Sandbox
 	return s.NoNewPrivs || p.runsAsRoot() && !p.losesCapabilities() || slices.Contains(s.Capabilities, "sys_admin")
-}
-
-// tolerate takes what cannot be enforced as an error, or under best_effort as
-// notes.
-func (p *Plan) tolerate(lacking ...string) error {
-	if len(lacking) > 0 && !p.spec.Sandbox.BestEffort {
-		return errors.New(lacking[0])
-	}
-	for _, l := range lacking {
-		p.walls.notes = append(p.walls.notes, l+"; left out, as best_effort allows")
-	}
-	return nil
 }
 
 // buildRules makes the set that children get.
@@ -95,8 +107,8 @@ func (p *Plan) buildRules(attr unix.LandlockRulesetAttr) error {
 	return nil
 }
 
-// checkListed tells of a path that the file lists and that does not exist;
-// under best_effort it becomes optional.
+// checkListed tells of the paths that the file lists and that do not exist.
+// They become optional, since that has been told.
 func (p *Plan) checkListed(list []opening) error {
 	t, err := openTree(p.spec.Chroot)
 	if err != nil {
@@ -112,9 +124,7 @@ func (p *Plan) checkListed(list []opening) error {
 			unix.Close(fd)
 			continue
 		}
-		if err := p.tolerate(err.Error()); err != nil {
-			return err
-		}
+		p.lack(Fault{Key: o.key, What: err.Error()}, "")
 		list[i].optional = true
 	}
 	return nil

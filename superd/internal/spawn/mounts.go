@@ -7,6 +7,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// mountsKey is the key of the file that asks for a mount namespace.
+func (p *Plan) mountsKey() string {
+	if p.spec.Sandbox.PrivateTmp {
+		return "sandbox.private_tmp"
+	}
+	return "sandbox"
+}
+
+// landlockAlone is what is open in a closed file system that is not mounted
+// read-only, and of which no mount is left out (landlock(7)).
+const landlockAlone = "Landlock alone guards it, and does not see chmod, chown, utime and setxattr, " +
+	"nor stat, access, readlink and chdir, nor connections to sockets in it"
+
+// withoutMounts says what is open where there is no mount namespace.
+func (p *Plan) withoutMounts() string {
+	s := &p.spec.Sandbox
+	switch {
+	case !s.Confined:
+		return "/tmp and /var/tmp are those of the machine"
+	case s.PrivateTmp:
+		return "/tmp and /var/tmp are those of the machine, closed as all the rest; the file system is not read-only: " + landlockAlone
+	}
+	return "the file system is not read-only: " + landlockAlone
+}
+
 // buildMounts makes the mount namespace of a service whose programs have a
 // /tmp of their own, or a file system that is closed: mount_namespaces(7).
 //
@@ -26,7 +51,7 @@ func (p *Plan) buildMounts() error {
 	}
 	switch {
 	case errors.Is(err, errNeedsRoot) && !s.PrivateTmp:
-		p.walls.notes = append(p.walls.notes, "the file system is not read-only, which takes root (CAP_SYS_ADMIN): Landlock alone guards it, and does not see chmod, chown and the like")
+		p.walls.notes = append(p.walls.notes, Fault{Key: "sandbox", What: "the file system is not read-only, which takes root (CAP_SYS_ADMIN): " + landlockAlone})
 		return nil
 	case err != nil:
 		return err

@@ -184,7 +184,7 @@ func TestUnbuiltNamespaceLeavesNothing(t *testing.T) {
 	spec := walled("true", privateTmp())
 	spec.Chroot = t.TempDir() + "/none"
 	before := openDescriptors(t)
-	want := "cannot build the mount namespace: cannot open " + spec.Chroot + ": no such file or directory"
+	want := "cannot open " + spec.Chroot + ": no such file or directory"
 	if _, err := e.Compile(spec); err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
@@ -267,6 +267,17 @@ func TestManyWalledSpawnsLeaveNothing(t *testing.T) {
 	}
 	if now := ownMounts(t); now != mounts {
 		t.Errorf("%d mounts of superd's own were %d", now, mounts)
+	}
+}
+
+// TestPrivateTmpWithoutANetwork: its rules are about TCP alone, and so none is
+// added for the new /tmp.
+func TestPrivateTmpWithoutANetwork(t *testing.T) {
+	needRoot(t)
+	s := privateTmp()
+	s.Network = false
+	if got := mustAnswer(t, walled("echo mine > /tmp/x; cat /var/tmp/x", s)); got != "mine\n" {
+		t.Errorf("got %q", got)
 	}
 }
 
@@ -380,7 +391,7 @@ func TestOrdinaryUserHasNoPrivateTmp(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("SKIPPED: root has one; this needs an ordinary user")
 	}
-	want := "cannot build the mount namespace: it takes root (CAP_SYS_ADMIN)"
+	want := "cannot build the mount namespace: it takes root: CAP_SYS_ADMIN (start superd as root, or do without it by best_effort: true)"
 	e := NewEngine()
 	if _, err := e.Compile(walled("true", privateTmp())); err == nil || err.Error() != want {
 		t.Errorf("got %v", err)
@@ -412,14 +423,14 @@ func TestAsOrdinaryUser(t *testing.T) {
 	out, end, err := answer(t, e, compile(t, e, Spec{
 		Image: image,
 		Argv: []string{"tests", "-test.v", "-test.run",
-			"Confined|Proc|Chmod|Writable|Listed|Working|Scripts|Missing|Refresh|BuiltInNeeds|Landlock|Ordinary"},
+			"Confined|Proc|Chmod|Writable|Listed|Working|Scripts|Missing|Refresh|BuiltInNeeds|Landlock|Ordinary|Unpermitted"},
 		Env:    []string{"PATH=" + DefaultPath, "TMPDIR=" + home, "SUPERD_TEST_USER=4001"},
 		Stderr: StderrClient, Dir: "/", Identity: &Identity{UID: 4001, GID: 4002},
 	}))
 	if err != nil || end.Status != 0 || end.Signaled {
 		t.Errorf("%v, %+v:\n%s", err, end, out)
 	}
-	for _, ran := range []string{"TestConfinedProgramOpensWhatIsListed", "TestOrdinaryUserHasNoPrivateTmp", "TestLandlockClosesTCPToOrdinaryUsers"} {
+	for _, ran := range []string{"TestConfinedProgramOpensWhatIsListed", "TestOrdinaryUserHasNoPrivateTmp", "TestLandlockClosesTCPToOrdinaryUsers", "TestUnpermittedIdentityHasWords"} {
 		if !strings.Contains(out, "--- PASS: "+ran) {
 			t.Errorf("%s did not run:\n%s", ran, out)
 		}

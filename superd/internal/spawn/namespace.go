@@ -10,7 +10,7 @@ import (
 
 // errNeedsRoot: superd makes no user namespaces, with which an ordinary user
 // could have the others.
-var errNeedsRoot = errors.New("it takes root (CAP_SYS_ADMIN)")
+var errNeedsRoot = errors.New("it takes root: CAP_SYS_ADMIN")
 
 // newNamespace makes a namespace of kind, CLONE_NEWNET or CLONE_NEWNS, has
 // furnish work inside it, and returns a descriptor of it above the window.

@@ -3,6 +3,7 @@ package spawn
 import (
 	"bytes"
 	"debug/elf"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -17,32 +18,42 @@ type opening struct {
 	path     string
 	access   uint64 // LANDLOCK_ACCESS_FS_*, of which a file takes what applies to files
 	optional bool   // nothing is wrong where it does not exist
+	key      string // of the file, where that lists it
 }
 
 // openings are all that the program of a confined service may open: what the
 // file lists, and what a program needs to start. A built-in needs nothing.
 func (p *Plan) openings() []opening {
 	s := &p.spec.Sandbox
-	list := opened(s.Read, reading, false)
-	list = append(list, opened(s.Write, writing, false)...)
-	list = append(list, opened(s.Exec, executing, false)...)
+	list := listed("sandbox.read", s.Read, reading)
+	list = append(list, listed("sandbox.write", s.Write, writing)...)
+	list = append(list, listed("sandbox.exec", s.Exec, executing)...)
 	if p.spec.Image != nil {
 		return list
 	}
-	list = append(list, opened(p.starters(), executing, true)...)
-	list = append(list, opened(loaders, executing, true)...)
-	list = append(list, opened(libraries, reading, true)...)
-	list = append(list, opened(texts, reading, true)...)
-	list = append(list, opened(sinks, reading|unix.LANDLOCK_ACCESS_FS_WRITE_FILE, true)...)
+	list = append(list, opened(p.starters(), executing)...)
+	list = append(list, opened(loaders, executing)...)
+	list = append(list, opened(libraries, reading)...)
+	list = append(list, opened(texts, reading)...)
+	list = append(list, opened(sinks, reading|unix.LANDLOCK_ACCESS_FS_WRITE_FILE)...)
 	if dir := filepath.Clean(p.spec.Dir); dir != "/" { // the default, and no word about what the program reads
 		list = append(list, opening{path: dir, access: reading, optional: true})
 	}
 	return list
 }
 
-func opened(paths []string, access uint64, optional bool) (list []opening) {
+// listed are the paths of a list in the file.
+func listed(key string, paths []string, access uint64) (list []opening) {
+	for i, path := range paths {
+		list = append(list, opening{path: path, access: access, key: fmt.Sprintf("%s[%d]", key, i)})
+	}
+	return list
+}
+
+// opened are paths that are open unasked, as far as they exist.
+func opened(paths []string, access uint64) (list []opening) {
 	for _, path := range paths {
-		list = append(list, opening{path, access, optional})
+		list = append(list, opening{path: path, access: access, optional: true})
 	}
 	return list
 }

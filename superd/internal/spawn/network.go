@@ -1,8 +1,6 @@
 package spawn
 
 import (
-	"errors"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -17,12 +15,17 @@ func (p *Plan) buildNetwork() error {
 		return nil
 	}
 	fd, err := p.engine.newNamespace(unix.CLONE_NEWNET, func() error { return nil })
-	if errors.Is(err, errNeedsRoot) {
-		return errors.New("it takes root (CAP_SYS_ADMIN); an ordinary user's program can be kept from TCP alone, by Landlock, but not from UDP")
-	}
 	if err != nil {
 		return err
 	}
 	p.walls.network = p.own("the network namespace", fd)
 	return nil
+}
+
+// withoutNetwork says what is open where there is no network namespace.
+func (p *Plan) withoutNetwork() string {
+	if p.spec.Sandbox.SystemCalls == "tight" {
+		return "the filter refuses new sockets of the Internet, but abstract ones of the machine can be reached"
+	}
+	return "UDP, all other protocols and abstract sockets are open, and TCP where the kernel's Landlock does not close it"
 }

@@ -37,11 +37,17 @@ type Spec struct {
 	Nice     int
 	Identity *Identity // nil: superd's own
 
+	OOMScore *int // nil: superd's own
+
 	// The walls around the program. The zero values are none.
 	Chroot  string
 	Rlimits []config.Rlimit
 	Sandbox config.Sandbox
 	Cgroup  config.Cgroup
+
+	// Check says that nothing is to be served: a superd that serves the same
+	// services does not notice.
+	Check bool
 
 	// Inherit says that children are started by a thread that Engine.Confine
 	// has prepared; only for what Inheritable allows.
@@ -55,17 +61,20 @@ type Plan struct {
 	spec   Spec
 	steps  []step
 	words  []string // words[i] says what steps[i] does: "set the user nobody"
+	keys   []string // keys[i] is the key of the file that steps[i] serves; "" for superd's own
+	key    string   // that of the steps that are being added
 
 	// Numbers of the steps whose arguments belong to one connection.
-	unshare, stdin, stdout, stderr, exec int
-	gaps                                 []int // what closes the descriptors between the loans
-	loans                                []*loan
-	imageLoan                            *loan
+	unshare, call, stdin, stdout, stderr, exec int
+	gaps                                       []int // what closes the descriptors between the loans
+	loans                                      []*loan
+	imageLoan                                  *loan
 
 	argv      []uintptr
 	static    []uintptr // the environment that is the same for all
 	variables [peer.Kinds][]variable
 	walls     walls
+	faults    Faults // of Compile
 
 	keep []any // what only the child's pointers refer to
 
@@ -73,16 +82,26 @@ type Plan struct {
 	busy []*instance // walking; guarded by engine.mu
 }
 
-// Compile makes the plan of s and builds the walls that it asks for; a wall
-// that cannot be built is an error. The program's own path is not looked at:
-// what is missing when a connection comes is that connection's trouble. The
-// caller closes the plan once no connection uses it any more.
+// Compile makes the plan of s, builds the walls that it asks for, and tries the
+// plan on a child that ends before execve. The error is of type [Faults], and is
+// everything that cannot be had. The program's own path and working directory are
+// not looked at: what is missing when a connection comes is that connection's
+// trouble. The caller closes the plan once no connection uses it any more.
 func (e *Engine) Compile(s Spec) (*Plan, error) {
 	p := &Plan{engine: e, spec: s}
-	if err := p.buildWalls(); err != nil {
+	p.buildWalls()
+	p.addSteps()
+	p.try()
+	if len(p.faults) > 0 {
 		p.Close()
-		return nil, err
+		return nil, p.faults
 	}
+	return p, nil
+}
+
+// addSteps lays the plan out.
+func (p *Plan) addSteps() {
+	s := &p.spec
 	p.argv = p.pointers(s.Argv, 0)
 	variables, names := variablesOf(s.EnvStyle)
 	p.variables = variables
@@ -95,7 +114,6 @@ func (e *Engine) Compile(s Spec) (*Plan, error) {
 	p.addIdentity()
 	p.addConfinement()
 	p.addExec()
-	return p, nil
 }
 
 // mostVariables is how many of them a connection can have.
@@ -114,13 +132,16 @@ func (p *Plan) Identity() *Identity { return p.spec.Identity }
 // leaves in it 0, 1, 2 and what execve still needs.
 func (p *Plan) addDescriptors() {
 	p.unshare = p.add("unshare the descriptor table", unix.SYS_CLOSE_RANGE, 0, ^uintptr(0)>>32, unix.CLOSE_RANGE_UNSHARE)
+	p.addCall()
 	p.add("start a session", unix.SYS_SETSID)
 	p.stdin = p.add("make the connection descriptor 0", unix.SYS_DUP3, 0, 0)
 	p.stdout = p.add("make the connection descriptor 1", unix.SYS_DUP3, 0, 1)
 	if p.spec.Stderr == StderrNull {
 		p.ignore(p.add("close descriptor 2", unix.SYS_CLOSE, 2))
 		at := unix.AT_FDCWD
+		p.serve("stderr")
 		p.add("open /dev/null", unix.SYS_OPENAT, uintptr(at), p.string("/dev/null"), unix.O_RDWR)
+		p.serve("")
 	} else {
 		p.stderr = p.add("make descriptor 2", unix.SYS_DUP3, 0, 2)
 	}
@@ -160,8 +181,25 @@ func (p *Plan) addScheduling() {
 	p.add("set the umask", unix.SYS_UMASK, uintptr(p.spec.Umask))
 	p.addRlimits()
 	if p.spec.Nice != 0 {
+		p.serve("nice")
 		p.add("set the nice value "+strconv.Itoa(p.spec.Nice), unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, uintptr(p.spec.Nice))
 	}
+	if p.spec.OOMScore != nil {
+		p.serve("oom_score_adj")
+		p.addOOMScore(strconv.Itoa(*p.spec.OOMScore))
+	}
+	p.serve("")
+}
+
+// addOOMScore writes to a file of proc(5). Which number openat returns the
+// child knows only where it is the lowest, and so 0 is free for that moment.
+func (p *Plan) addOOMScore(value string) {
+	const file = "/proc/self/oom_score_adj"
+	here := unix.AT_FDCWD
+	p.add("free descriptor 0", unix.SYS_CLOSE, 0)
+	p.add("open "+file, unix.SYS_OPENAT, uintptr(here), p.string(file), unix.O_WRONLY)
+	p.add("set oom_score_adj to "+value, unix.SYS_WRITE, 0, p.string(value), uintptr(len(value)))
+	p.add("make the connection descriptor 0 again", unix.SYS_DUP3, 1, 0)
 }
 
 // addIdentity: groups, then gid, then uid, since each needs the privilege that
@@ -179,9 +217,13 @@ func (p *Plan) addIdentity() {
 	}
 	gid, uid := uintptr(id.GID), uintptr(id.UID)
 	p.keepCapabilities()
+	p.serve("groups")
 	p.add("set the supplementary groups", unix.SYS_SETGROUPS, uintptr(len(groups)), list)
+	p.serve("group")
 	p.add("set the group "+id.GroupName(), unix.SYS_SETRESGID, gid, gid, gid)
+	p.serve("user")
 	p.add("set the user "+id.UserName(), unix.SYS_SETRESUID, uid, uid, uid)
+	p.serve("")
 }
 
 // addExec empties the signal mask last, so that no signal finds a child that
@@ -205,8 +247,12 @@ func (p *Plan) add(words string, number uintptr, args ...uintptr) int {
 	copy(s.args[:], args)
 	p.steps = append(p.steps, s)
 	p.words = append(p.words, words)
+	p.keys = append(p.keys, p.key)
 	return len(p.steps) - 1
 }
+
+// serve says for which key of the file the next steps are.
+func (p *Plan) serve(key string) { p.key = key }
 
 func (p *Plan) ignore(i int) { p.steps[i].ignored = 1 }
 
@@ -229,6 +275,9 @@ func (p *Plan) newInstance() *instance {
 	in.text = make([]byte, 0, p.mostVariables()*longestVariable+p.spec.Room)
 	in.first = uintptr(unsafe.Pointer(&in.steps[0]))
 	in.setStart()
+	if p.isAttended() {
+		in.steps[p.call].args[0] = uintptr(unsafe.Pointer(&in.born))
+	}
 	envp := uintptr(unsafe.Pointer(unsafe.SliceData(in.envp)))
 	if p.spec.Image != nil {
 		in.steps[p.exec].args[3] = envp

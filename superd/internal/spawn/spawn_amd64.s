@@ -2,8 +2,13 @@
 #include "textflag.h"
 
 #define SYS_rt_sigprocmask 14
+#define SYS_clone 56
+#define SYS_futex 202
 #define SYS_exit_group 231
 #define SIG_SETMASK 2
+#define FUTEX_WAIT_PRIVATE 128
+#define FUTEX_WAKE_PRIVATE 129
+#define THREAD 0x50f00 // CLONE_VM, _FS, _FILES, _SIGHAND, _THREAD and _SYSVSEM
 
 // func launch(in *instance) int
 //
@@ -40,6 +45,11 @@ TEXT ·launch(SB), NOSPLIT|NOFRAME, $0-16
 	RET
 
 child:
+	JMP walk<>(SB)
+
+// walk is what a child does with the instance in R12.
+TEXT walk<>(SB), NOSPLIT|NOFRAME, $0
+	MOVQ instance_told(R12), R14
 	MOVQ instance_first(R12), R13
 	XORL BX, BX
 
@@ -59,15 +69,83 @@ walk:
 	JEQ fail
 
 next:
-	MOVL BX, instance_done(R12)
+	MOVL BX, told_done(R14)
 	ADDQ $step__size, R13
 	JMP walk
 
 fail:
 	NEGL AX
-	MOVL AX, instance_errno(R12)
-	MOVL BX, instance_failed(R12)
+	MOVL AX, told_errno(R14)
+	MOVL BX, told_failed(R14)
 	MOVQ $SYS_exit_group, AX
 	MOVQ $127, DI
 	SYSCALL
 	INT $3
+
+// func hire(a *attendant) int
+//
+// The thread shares the stack of the one that makes it and must never touch
+// it, like a child.
+TEXT ·hire(SB), NOSPLIT|NOFRAME, $0-16
+	MOVQ a+0(FP), R15
+
+	MOVQ $SYS_rt_sigprocmask, AX
+	MOVQ $SIG_SETMASK, DI
+	LEAQ attendant_blocked(R15), SI
+	LEAQ attendant_mask(R15), DX
+	MOVQ $8, R10
+	SYSCALL
+
+	MOVQ $SYS_clone, AX
+	MOVQ $THREAD, DI
+	MOVQ $0, SI
+	MOVQ $0, DX
+	MOVQ $0, R10
+	MOVQ $0, R8
+	SYSCALL
+	TESTQ AX, AX
+	JEQ attend
+	MOVQ AX, R13
+
+	MOVQ $SYS_rt_sigprocmask, AX
+	MOVQ $SIG_SETMASK, DI
+	LEAQ attendant_mask(R15), SI
+	MOVQ $0, DX
+	MOVQ $8, R10
+	SYSCALL
+	MOVQ R13, ret+8(FP)
+	RET
+
+attend:
+	MOVQ $SYS_futex, AX
+	LEAQ attendant_called(R15), DI
+	MOVQ $FUTEX_WAIT_PRIVATE, SI
+	MOVQ $0, DX
+	MOVQ $0, R10
+	SYSCALL
+	MOVL attendant_called(R15), AX
+	TESTL AX, AX
+	JEQ attend
+
+	MOVQ attendant_job(R15), R12
+	MOVQ (instance_start+step_number)(R12), AX
+	MOVQ (instance_start+step_args+0)(R12), DI
+	MOVQ (instance_start+step_args+8)(R12), SI
+	SYSCALL
+	TESTQ AX, AX
+	JEQ child
+	JGT free
+
+	MOVL AX, instance_born(R12)
+	MOVQ $SYS_futex, AX
+	LEAQ instance_born(R12), DI
+	MOVQ $FUTEX_WAKE_PRIVATE, SI
+	MOVQ $1, DX
+	SYSCALL
+
+free:
+	MOVL $0, attendant_called(R15)
+	JMP attend
+
+child:
+	JMP walk<>(SB)

@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"fmt"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +36,26 @@ func (t tree) open(path string, flags uint64) (int, error) {
 			return -1, fmt.Errorf("cannot open %s: %w", path, err)
 		}
 	}
+}
+
+// Look tells what a program finds at path that has root as its root directory,
+// "" being superd's own.
+func Look(root, path string) (os.FileInfo, error) {
+	if root == "" {
+		return os.Stat(path)
+	}
+	t, err := openTree(root)
+	if err != nil {
+		return nil, err
+	}
+	defer t.close()
+	fd, err := t.open(path, unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	return f.Stat()
 }
 
 // A place is a file or directory, whatever it is called.

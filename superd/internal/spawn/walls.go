@@ -1,7 +1,7 @@
 package spawn
 
 import (
-	"fmt"
+	"errors"
 	"slices"
 	"unsafe"
 
@@ -22,35 +22,66 @@ type walls struct {
 	rules    *rules   // what that set is made of
 	filter   []unix.SockFilter
 	cgroup   *cgroup
-	notes    []string // what was left out because best_effort allows it
+	notes    []Fault // what is not guarded, where that is no fault
 }
 
 // buildWalls prepares what the service asks for. Whether the kernel can build
 // a wall is found here, at load and not at the first connection.
-func (p *Plan) buildWalls() error {
+func (p *Plan) buildWalls() {
 	if i := p.spec.Image; i != nil {
 		p.imageLoan = p.borrow("the built-in "+i.name, func() int { return int(i.fd.Load()) })
 	}
-	for _, wall := range []struct {
-		name  string
-		build func() error
+	rooted := p.checkRoot()
+	for _, w := range []struct {
+		key, name string
+		inRoot    bool // it is built of what lies in the program's root directory
+		build     func() error
+		without   func() string // what is open where it is left out
 	}{
-		{"the mount namespace", p.buildMounts},
-		{"the network namespace", p.buildNetwork},
-		{"the Landlock rules", p.buildLandlock},
-		{"the system call filter", p.buildFilter},
-		{"the cgroup", p.buildCgroup},
+		{p.mountsKey(), "the mount namespace", true, p.buildMounts, p.withoutMounts},
+		{"sandbox.network", "the network namespace", false, p.buildNetwork, p.withoutNetwork},
+		{p.landlockKey(), "the Landlock rules", true, p.buildLandlock, p.withoutLandlock},
+		{"sandbox.system_calls", "the system call filter", false, p.buildFilter, p.withoutFilter},
+		{"cgroup", "the cgroup", false, p.buildCgroup, p.withoutCgroup},
 	} {
-		err := wall.build()
-		if err != nil && p.spec.Sandbox.BestEffort {
-			p.walls.notes = append(p.walls.notes, fmt.Sprintf("cannot build %s: %v; left out, as best_effort allows", wall.name, err))
-			err = nil
+		if w.inRoot && !rooted {
+			continue // it would only be said again
 		}
-		if err != nil {
-			return fmt.Errorf("cannot build %s: %w", wall.name, err)
+		if err := w.build(); err != nil {
+			f := Fault{Key: w.key, What: "cannot build " + w.name + ": " + err.Error()}
+			if errors.Is(err, errNeedsRoot) {
+				f.Hint = "start superd as root, or do without it by best_effort: true"
+			}
+			p.lack(f, w.without())
 		}
 	}
-	return nil
+}
+
+// lack takes note of what cannot be built, and of what is open then: it is a
+// fault, or under best_effort left out and a warning.
+func (p *Plan) lack(f Fault, open string) {
+	if !p.spec.Sandbox.BestEffort {
+		p.faults = append(p.faults, f)
+		return
+	}
+	f.Hint = ""
+	f.What += "; left out, as best_effort allows"
+	if open != "" {
+		f.What += ": " + open
+	}
+	p.walls.notes = append(p.walls.notes, f)
+}
+
+// checkRoot tells whether the program's root directory is there. No best effort
+// makes up for it.
+func (p *Plan) checkRoot() bool {
+	t, err := openTree(p.spec.Chroot)
+	if err != nil {
+		p.faults = append(p.faults, Fault{Key: "chroot", What: err.Error()})
+		return false
+	}
+	t.close()
+	return true
 }
 
 // own gives fd, which is above the window, to the plan and to its children.
@@ -71,9 +102,9 @@ func (p *Plan) Close() {
 	}
 }
 
-// Notes says, for an administrator, which walls the kernel cannot build here
-// and were left out because best_effort allows that.
-func (p *Plan) Notes() []string { return p.walls.notes }
+// Notes says, for an administrator, which walls cannot be built here and were
+// left out because best_effort allows that, and what else is not guarded.
+func (p *Plan) Notes() []Fault { return p.walls.notes }
 
 // addRlimits sets the limits that the service names, and takes back the change
 // that Go's start made to superd's own.
@@ -86,29 +117,36 @@ func (p *Plan) addRlimits() {
 	for _, l := range p.spec.Rlimits {
 		limit := &unix.Rlimit{Cur: l.Soft, Max: l.Hard}
 		p.keep = append(p.keep, limit)
+		p.serve("rlimits." + l.Name)
 		p.add("set the limit "+l.Name, unix.SYS_PRLIMIT64, 0, uintptr(l.Resource), uintptr(unsafe.Pointer(limit)), 0)
 	}
+	p.serve("")
 }
 
 // addNamespaces enters what was prepared. The mount namespace comes first: to
 // enter it sets root and working directory anew.
 func (p *Plan) addNamespaces() {
 	if l := p.walls.mounts; l != nil {
+		p.serve(p.mountsKey())
 		l.use(p.add("enter the mount namespace", unix.SYS_SETNS, 0, unix.CLONE_NEWNS), 0)
 		p.addPrivateTmp()
 	}
 	if l := p.walls.network; l != nil {
+		p.serve("sandbox.network")
 		l.use(p.add("enter the network namespace", unix.SYS_SETNS, 0, unix.CLONE_NEWNET), 0)
 	}
+	p.serve("")
 }
 
 // addRoot sets the root directory and then, inside it, the working directory.
 func (p *Plan) addRoot() {
 	if p.spec.Chroot != "" {
-		root := p.string(p.spec.Chroot)
-		p.add("change the root directory to "+p.spec.Chroot, unix.SYS_CHROOT, root)
+		p.serve("chroot")
+		p.add("change the root directory to "+p.spec.Chroot, unix.SYS_CHROOT, p.string(p.spec.Chroot))
 	}
+	p.serve("dir")
 	p.add("change to the directory "+p.spec.Dir, unix.SYS_CHDIR, p.string(p.spec.Dir))
+	p.serve("")
 }
 
 // addConfinement takes away what a program could use to get out of its
@@ -117,15 +155,19 @@ func (p *Plan) addRoot() {
 // following), Landlock, and last the filter, which the remaining steps pass.
 func (p *Plan) addConfinement() {
 	p.addCapabilities()
+	defer p.serve("")
 	if p.spec.Sandbox.NoNewPrivs && !p.spec.Inherit {
+		p.serve("sandbox.no_new_privs")
 		p.add("set no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	}
 	if l := p.walls.landlock; l != nil {
+		p.serve(p.landlockKey())
 		l.use(p.add("enforce the Landlock rules", unix.SYS_LANDLOCK_RESTRICT_SELF, 0, 0), 0)
 	}
 	if len(p.walls.filter) > 0 {
 		program := &unix.SockFprog{Len: uint16(len(p.walls.filter)), Filter: &p.walls.filter[0]}
 		p.keep = append(p.keep, program)
+		p.serve("sandbox.system_calls")
 		p.add("install the system call filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(program)))
 	}
 }

@@ -130,6 +130,7 @@ func benchmark(b *testing.B, e *Engine, p *Plan) {
 		end, err := Wait(c.PIDFD)
 		unix.Close(c.PIDFD)
 		e.Release(c, false)
+		e.Failure(c)
 		if err != nil || end.Signaled || end.Status != 0 {
 			b.Fatal(end, err, e.Failure(c))
 		}
