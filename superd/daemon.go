@@ -23,20 +23,21 @@ import (
 
 // A daemon is superd at work: the one place where all parts meet.
 type daemon struct {
-	config   *config.Config
-	log      *event.Log
-	engine   *spawn.Engine
-	table    *conn.Table
-	path     string         // of the file, as it was named; "" for the system's
-	sets     [2]*listen.Set // the second one's thread has entered the common walls
-	halls    [2]*hall       // of the sets
-	house    *admit.House
-	called   chan struct{} // the house has something to tell
-	operator *operator
-	begin    time.Time
-	checking bool // nothing will be served
-	serving  bool // Watch and Serve have been started
-	entered  bool // the second set's thread has entered the common walls
+	config      *config.Config
+	log         *event.Log
+	engine      *spawn.Engine
+	table       *conn.Table
+	path        string         // of the file, as it was named; "" for the system's
+	sets        [2]*listen.Set // the second one's thread has entered the common walls
+	halls       [2]*hall       // of the sets
+	house       *admit.House
+	called      chan struct{} // the house has something to tell
+	operator    *operator
+	inheritance *listen.Inheritance // sockets that superd was started with, and does not use now
+	begin       time.Time
+	checking    bool // nothing will be served
+	serving     bool // Watch and Serve have been started
+	entered     bool // the second set's thread has entered the common walls
 
 	mu         sync.Mutex
 	services   []*service // of the present generation; guarded by mu
@@ -135,6 +136,9 @@ func (d *daemon) open(problems config.Problems) (err error) {
 			return fmt.Errorf("cannot wait for connections: %w", err)
 		}
 	}
+	if d.inheritance, err = listen.Inherit(d.engine.Above); err != nil {
+		return err
+	}
 	first, wrong := d.prepare(d.config)
 	if problems = slices.Concat(problems, wrong, d.operator.open()); len(problems) > 0 && first != nil {
 		first.abandon()
@@ -143,6 +147,9 @@ func (d *daemon) open(problems config.Problems) (err error) {
 		return problems
 	}
 	d.adopt(first)
+	for _, what := range d.inheritance.CloseRest() {
+		d.log.Warn("no service listens on a socket that was handed over, it is closed", event.F("socket", what))
+	}
 	return nil
 }
 

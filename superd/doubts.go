@@ -33,8 +33,8 @@ func (a *admission) emptyList() (list config.Problems) {
 // sockets. A file of rules may have been made for several services.
 func (a *admission) unreachable() (list config.Problems) {
 	c := a.service
-	addressed := slices.ContainsFunc(c.Listen, func(l config.Listener) bool { return l.Addr.IsValid() }) || len(c.Proxy.From) > 0
-	others := slices.ContainsFunc(c.Listen, func(l config.Listener) bool { return !l.Addr.IsValid() })
+	addressed := slices.ContainsFunc(c.Listen, func(l config.Listener) bool { return l.Family != config.Unix }) || len(c.Proxy.From) > 0
+	others := slices.ContainsFunc(c.Listen, func(l config.Listener) bool { return l.Family != config.TCP })
 	for _, r := range c.Rules {
 		p := config.Problem{At: r.At, Path: r.Path}
 		switch network := r.Spec.Kind == config.NetworkSpec; {

@@ -53,6 +53,7 @@ func (d *daemon) prepare(c *config.Config) (*generation, config.Problems) {
 		problems = append(problems, config.Problem{What: "cannot open sockets: " + err.Error()})
 	} else {
 		g.nursery = nursery
+		nursery.InheritFrom(d.inheritance)
 		problems = append(problems, d.findSites(g)...)
 	}
 	if err := d.prepareWalls(g); err != nil {
@@ -79,12 +80,18 @@ func (g *generation) abandon() {
 // findSites finds each listener's socket: the one that is open already, with
 // whoever waits in its queue, or a new one.
 func (d *daemon) findSites(g *generation) (problems config.Problems) {
-	open := map[string]*site{}
-	for _, s := range d.sites {
-		open[s.socket.String()] = s // a port that the kernel chose may be named now
+	open := map[string][]*site{} // several only where one name was handed over for them
+	know := func(key string, s *site) {
+		if !slices.Contains(open[key], s) {
+			open[key] = append(open[key], s)
+		}
 	}
 	for _, s := range d.sites {
-		open[keyOf(s.listener)] = s
+		know(keyOf(s.listener), s)
+	}
+	for _, s := range d.sites {
+		know(s.socket.String(), s) // a port that the kernel chose may be named now
+		know(s.socket.Inherited(), s)
 	}
 	kept := map[*site]bool{}
 	for _, s := range g.services {
@@ -103,17 +110,19 @@ func (d *daemon) findSites(g *generation) (problems config.Problems) {
 
 // keep takes the sockets of s that are open already, and returns what is
 // missing.
-func (g *generation) keep(s *service, open map[string]*site, kept map[*site]bool) (missing []config.Listener, problems config.Problems) {
+func (g *generation) keep(s *service, open map[string][]*site, kept map[*site]bool) (missing []config.Listener, problems config.Problems) {
 	for i := range s.config.Listen {
 		l := &s.config.Listen[i]
-		old := open[keyOf(l)]
-		if old == nil || kept[old] {
+		list := open[keyOf(l)]
+		if len(list) == 0 || kept[list[0]] {
 			missing = append(missing, *l)
 			continue
 		}
-		kept[old] = true
-		g.sites = append(g.sites, &site{old.socket, l, s, old.service})
-		if key := old.listener.Rigid(l); key != "" {
+		for _, old := range list {
+			kept[old] = true
+			g.sites = append(g.sites, &site{old.socket, l, s, old.service})
+		}
+		if key := list[0].listener.Rigid(l); key != "" {
 			problems = append(problems, l.Problem(key, key+" of "+l.Spec+" cannot be changed while superd listens there",
 				"take the address out, reload, and add it again"))
 		}
@@ -224,7 +233,7 @@ func (d *daemon) present() present {
 	defer d.mu.Unlock()
 	p := present{d.config, d.services, map[*service][]string{}, d.generation, d.loaded, d.room, d.stale}
 	for _, s := range d.sites {
-		p.local[s.service] = append(p.local[s.service], s.socket.Local().String())
+		p.local[s.service] = append(p.local[s.service], s.socket.String())
 	}
 	return p
 }

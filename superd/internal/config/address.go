@@ -14,13 +14,16 @@ type endpoints struct {
 	addrs      []netip.Addr
 	port       uint16
 	everywhere bool   // a bare port: every address of the machine
-	name       string // of a unix socket
+	name       string // of a unix socket, or an inherited one
 }
 
 // resolve reads an address. Names of hosts and ports are looked up.
 func (d *decoder) resolve(text string) (endpoints, error) {
 	if rest, is := strings.CutPrefix(text, "unix:"); is {
 		return endpoints{family: Unix, name: rest}, checkSocketName(rest)
+	}
+	if rest, is := strings.CutPrefix(text, "fd:"); is {
+		return endpoints{family: Inherited, name: rest}, checkDescriptorName(rest)
 	}
 	host, port, err := splitAddress(text)
 	if err != nil {
@@ -62,8 +65,24 @@ func checkSocketName(name string) error {
 	return nil
 }
 
+// longestDescriptorName is the most that sd_listen_fds(3) allows.
+const longestDescriptorName = 255
+
+// checkDescriptorName looks at what stands behind "fd:".
+func checkDescriptorName(name string) error {
+	switch {
+	case name == "":
+		return mistakef("write fd:NAME, as FileDescriptorName= of the socket unit has it", `"fd:" has no name`)
+	case strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' || r == ':' }):
+		return mistakef("", "%s cannot name a descriptor: it has other characters than printable ones of ASCII without the colon", quote(name))
+	case len(name) > longestDescriptorName:
+		return mistakef("", "the name of a descriptor has at most %d bytes, this one has %d", longestDescriptorName, len(name))
+	}
+	return nil
+}
+
 // plannedPrefixes begin addresses of a later version.
-var plannedPrefixes = []string{"udp:", "vsock:", "fd:"}
+var plannedPrefixes = []string{"udp:", "vsock:"}
 
 // splitAddress parts host and port; the host of a bare port is *.
 func splitAddress(text string) (host, port string, err error) {

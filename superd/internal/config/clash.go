@@ -111,6 +111,8 @@ func (l *Listener) Place() string {
 	switch {
 	case l.Family == TCP:
 		return l.Addr.String()
+	case l.Family == Inherited:
+		return "fd:" + l.Name
 	case l.Name[0] == '@':
 		return "unix:" + l.Name
 	}
@@ -118,9 +120,10 @@ func (l *Listener) Place() string {
 }
 
 // Rigid is the key that l differs from other in, of those that are for good once
-// a socket is open; "" for none. Both have the same Place.
+// a socket is open; "" for none. Both are for the same socket.
 func (l *Listener) Rigid(other *Listener) string {
 	switch {
+	case l.Family != other.Family: // an inherited one, that is called by its address
 	case l.Dual != other.Dual:
 		return "v6only"
 	case l.Type != other.Type:

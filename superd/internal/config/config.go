@@ -185,8 +185,9 @@ type Family uint8
 
 // The families of addresses.
 const (
-	TCP  Family = iota // Addr
-	Unix               // Name
+	TCP       Family = iota // Addr
+	Unix                    // Name
+	Inherited               // Name
 )
 
 // Listener is one socket to open. An address that stands for several sockets
@@ -195,7 +196,7 @@ type Listener struct {
 	Spec   string // as written in the file, for messages
 	Family Family
 	Addr   netip.AddrPort // of TCP; an unspecified address for a bare port
-	Name   string         // of Unix: an absolute path, or @ and an abstract name
+	Name   string         // of Unix: an absolute path, or @ and an abstract name; of Inherited: as LISTEN_FDNAMES has it
 	Type   string         // of Unix: stream, seqpacket
 
 	Backlog int // connections the kernel queues; 0 for the system's maximum

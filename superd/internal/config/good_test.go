@@ -30,6 +30,7 @@ var goodFiles = map[string]func(*testing.T, *Config){
 	"unix.yaml":            checkUnix,
 	"http.yaml":            checkHTTP,
 	"http-everywhere.yaml": checkHTTPEverywhere,
+	"inherited.yaml":       checkInherited,
 }
 
 func TestGoodFiles(t *testing.T) {
@@ -416,4 +417,17 @@ func checkUnix(t *testing.T, c *Config) {
 	equal(t, l[2].Problem("owner", "is unknown", "").Error(), "unix.yaml:7:71: "+path+"[2].owner: is unknown")
 	equal(t, l[2].Problem("nodelay", "is odd", "").Error(), "unix.yaml:7:19: "+path+"[2].address: is odd")
 	equal(t, l[0].Problem("owner", "is unknown", "").Error(), "unix.yaml:5:9: "+path+"[0]: is unknown")
+}
+
+func checkInherited(t *testing.T, c *Config) {
+	path := "services.web.listen"
+	equal(t, bare(c.Services[0]).Listen, []Listener{
+		{Spec: "fd:web", Family: Inherited, Name: "web", NoDelay: true, Path: path + "[0]"},
+		{Spec: "fd:superd.socket", Family: Inherited, Name: "superd.socket", NoDelay: true, Path: path + "[1]"},
+		{Spec: "fd:a b/c", Family: Inherited, Name: "a b/c", Backlog: 7, KeepAlive: KeepAlive{On: true, Idle: time.Minute}, Path: path + "[2].address"},
+	})
+	l := c.Services[0].Listen[2]
+	equal(t, []bool{l.Written("nodelay"), l.Written("mode"), l.Written("address")}, []bool{true, false, true})
+	plain := c.Services[0].Listen[0]
+	equal(t, []bool{plain.Written("nodelay"), plain.Written("address")}, []bool{false, false})
 }

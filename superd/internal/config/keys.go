@@ -189,7 +189,7 @@ var table = []Key{
 
 	{Path: "services.*.listen", Kind: Mixed, Forms: "a port, an address, a mapping or a list of these",
 		Doc: "the sockets that the service listens on"},
-	{Path: "services.*.listen.address", Kind: Text, Forms: `a port, HOST:PORT, "[IPV6]:PORT", unix:/PATH or unix:@NAME`,
+	{Path: "services.*.listen.address", Kind: Text, Forms: `a port, HOST:PORT, "[IPV6]:PORT", unix:/PATH, unix:@NAME or fd:NAME`,
 		Doc: "the address, in any of the forms that listen itself takes"},
 	{Path: "services.*.listen.type", Kind: Word, Words: []string{"stream", "seqpacket"}, Default: "stream",
 		Doc: "of a unix socket: a stream of bytes, or records that stay apart"},

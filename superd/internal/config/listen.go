@@ -84,8 +84,8 @@ func (s section) listeners() []Listener {
 var goesWith = map[string]func(endpoints) error{
 	"type":      onlyUnix,
 	"v6only":    onlyTCP,
-	"nodelay":   onlyTCP,
-	"keepalive": onlyTCP,
+	"nodelay":   onlyTCPOrInherited,
+	"keepalive": onlyTCPOrInherited,
 	"mode":      onlyPath,
 	"owner":     onlyPath,
 	"group":     onlyPath,
@@ -96,6 +96,13 @@ func onlyTCP(e endpoints) error {
 		return nil
 	}
 	return mistakef("leave it out", "has a meaning only for TCP")
+}
+
+func onlyTCPOrInherited(e endpoints) error {
+	if e.family == Inherited {
+		return nil // it may be one
+	}
+	return onlyTCP(e)
 }
 
 func onlyUnix(e endpoints) error {
@@ -126,11 +133,13 @@ func (s section) checkKeys(found endpoints) {
 
 // each copies the listener to all its addresses.
 func (l Listener) each(found endpoints, shared bool) []Listener {
-	if l.Family = found.family; l.Family != TCP {
-		l.Name = found.name
+	l.Family, l.Name = found.family, found.name
+	if l.Family != Unix {
+		l.Mode, l.Type = 0, ""
+	}
+	if l.Family != TCP {
 		return []Listener{l}
 	}
-	l.Mode, l.Type = 0, ""
 	if found.everywhere && shared {
 		l.Addr, l.Dual = netip.AddrPortFrom(netip.IPv6Unspecified(), found.port), true
 		return []Listener{l}

@@ -71,9 +71,8 @@ func (s *Service) Problem(key, what, hint string) Problem {
 // who know more about it than this package does. It is the address's where the
 // key was not written.
 func (l *Listener) Problem(key, what, hint string) Problem {
-	path := join(l.keys.path, key)
-	if at, written := l.keys.where[path]; written {
-		return Problem{At: at, Path: path, What: what, Hint: hint}
+	if path := join(l.keys.path, key); l.Written(key) {
+		return Problem{At: l.keys.where[path], Path: path, What: what, Hint: hint}
 	}
 	return Problem{At: l.At, Path: l.Path, What: what, Hint: hint}
 }
@@ -82,6 +81,12 @@ func (l *Listener) Problem(key, what, hint string) Problem {
 // who know more about its value than this package does.
 func (c *Config) Problem(key, what, hint string) Problem {
 	return Problem{At: nearestPosition(c.where, key), Path: key, What: what, Hint: hint}
+}
+
+// Written tells whether the file has a key of the listener, such as "mode".
+func (l *Listener) Written(key string) bool {
+	_, written := l.keys.where[join(l.keys.path, key)]
+	return written
 }
 
 // mistake is what is wrong with a value, wherever it was written.

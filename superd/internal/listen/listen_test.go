@@ -654,7 +654,6 @@ func TestTurnAwayWithoutDescriptors(t *testing.T) {
 	for range n {
 		dial(t, k.Local())
 	}
-	reserve := s.reserve
 	release := useUpDescriptors(t)
 	serve(t, s)
 	for range n {
@@ -672,8 +671,8 @@ func TestTurnAwayWithoutDescriptors(t *testing.T) {
 	release()
 	dial(t, k.Local())
 	r.next(t)
-	if s.reserve != reserve {
-		t.Errorf("the reserve is %d, not %d", s.reserve, reserve)
+	if s.reserve < 0 {
+		t.Error("there is no reserve")
 	}
 }
 

@@ -27,7 +27,15 @@ func (s *Set) Open(list []config.Listener, owners Owners, door Door) (opened []*
 			n = 2 // a bare port: IPv4 and IPv6
 		}
 		sockets, bad := s.openTogether(list[:n], owners, door)
-		opened, problems = append(opened, sockets...), append(problems, bad...)
+		problems = append(problems, bad...)
+		for _, k := range sockets {
+			if err := s.add(k); err != nil {
+				k.close()
+				problems = append(problems, s.problem(&list[0], k.self.Local, err))
+				continue
+			}
+			opened = append(opened, k)
+		}
 		list = list[n:]
 	}
 	return opened, problems
@@ -40,6 +48,9 @@ const portTries = 8
 // openTogether opens the sockets of one address; a port that the kernel
 // chooses is the same for all of them.
 func (s *Set) openTogether(list []config.Listener, owners Owners, door Door) (opened []*Socket, problems config.Problems) {
+	if list[0].Family == config.Inherited {
+		return s.named(&list[0], door)
+	}
 	for try := 1; ; try++ {
 		opened, problems = s.openWithPort(list, owners, door)
 		if len(problems) == 0 || len(opened) == 0 || list[0].Addr.Port() != 0 || try == portTries {
@@ -47,12 +58,6 @@ func (s *Set) openTogether(list []config.Listener, owners Owners, door Door) (op
 		}
 		for _, k := range opened {
 			k.close()
-		}
-	}
-	for _, k := range opened {
-		if err := s.add(k); err != nil {
-			k.close()
-			problems = append(problems, s.problem(&list[0], k.self.Local, err))
 		}
 	}
 	return opened, problems
@@ -81,8 +86,11 @@ func noFamily(err error) bool {
 	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)
 }
 
-// open makes one listening socket.
+// open makes one listening socket, or takes the one that was inherited.
 func (s *Set) open(l *config.Listener, addr netip.AddrPort, owners Owners, door Door) (*Socket, error) {
+	if k, err := s.inherited(l, addr, door); k != nil || err != nil {
+		return k, err
+	}
 	if l.Family == config.Unix {
 		return s.openUnix(l, owners, door)
 	}
@@ -99,7 +107,10 @@ func (s *Set) openTCP(l *config.Listener, addr netip.AddrPort, door Door) (*Sock
 		return nil, err
 	}
 	k := &Socket{fd: fd, door: door, listener: l, any: addr.Addr().IsUnspecified()}
-	if err = configure(fd, l, addr); err == nil {
+	if err = prepare(fd, l, addr); err == nil {
+		err = configure(fd, l)
+	}
+	if err == nil {
 		err = k.listen(l, addr)
 	}
 	if err != nil {
@@ -147,19 +158,21 @@ func backlogOf(l *config.Listener) int {
 	return l.Backlog
 }
 
-// configure sets the options of a listening socket; connections inherit those
-// that are theirs, so that accepting one costs no further call (tcp(7)).
-func configure(fd int, l *config.Listener, addr netip.AddrPort) error {
-	set := func(level, option, value int, name string) error {
-		return os.NewSyscallError("setsockopt "+name, unix.SetsockoptInt(fd, level, option, value))
-	}
-	err := set(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR")
+// prepare sets the options that have to be there before bind(2).
+func prepare(fd int, l *config.Listener, addr netip.AddrPort) error {
+	err := setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR")
 	if addr.Addr().Is6() {
-		err = errors.Join(err, set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, number(!l.Dual), "IPV6_V6ONLY"))
+		err = errors.Join(err, setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, number(!l.Dual), "IPV6_V6ONLY"))
 	}
-	err = errors.Join(err,
-		set(unix.IPPROTO_TCP, unix.TCP_NODELAY, number(l.NoDelay), "TCP_NODELAY"),
-		set(unix.SOL_SOCKET, unix.SO_KEEPALIVE, number(l.KeepAlive.On), "SO_KEEPALIVE"))
+	return err
+}
+
+// configure sets the options of a listening TCP socket; connections inherit
+// those that are theirs, so that accepting one costs no further call (tcp(7)).
+func configure(fd int, l *config.Listener) error {
+	err := errors.Join(
+		setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, number(l.NoDelay), "TCP_NODELAY"),
+		setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, number(l.KeepAlive.On), "SO_KEEPALIVE"))
 	for _, o := range []struct {
 		option, value int
 		name          string
@@ -169,10 +182,14 @@ func configure(fd int, l *config.Listener, addr netip.AddrPort) error {
 		{unix.TCP_KEEPCNT, l.KeepAlive.Count, "TCP_KEEPCNT"},
 	} {
 		if o.value > 0 {
-			err = errors.Join(err, set(unix.IPPROTO_TCP, o.option, o.value, o.name))
+			err = errors.Join(err, setOption(fd, unix.IPPROTO_TCP, o.option, o.value, o.name))
 		}
 	}
 	return err
+}
+
+func setOption(fd, level, option, value int, name string) error {
+	return os.NewSyscallError("setsockopt "+name, unix.SetsockoptInt(fd, level, option, value))
 }
 
 func number(b bool) int {

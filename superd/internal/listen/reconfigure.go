@@ -10,7 +10,10 @@ import (
 // be changed while it listens; its queue stays as it is. What is wrong is told
 // after all the rest was done.
 func (k *Socket) Reconfigure(l *config.Listener, owners Owners) error {
-	err := listenOn(k.fd, l)
+	var err error
+	if k.heirloom == nil || l.Backlog > 0 {
+		err = listenOn(k.fd, l)
+	}
 	if k.file.path != "" {
 		err = errors.Join(k.giveAway(l, owners), err)
 	}

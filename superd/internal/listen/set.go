@@ -37,11 +37,12 @@ type Door interface {
 
 // A Set is all listening sockets of superd and the thread that accepts.
 type Set struct {
-	set, waker int
-	reserve    int                       // given up for a moment when there are no descriptors, -1 if lost; touched by Serve only
-	above      func(fd int) (int, error) // moves what lives long out of accept's way
-	complain   func(error)               // accept is out of something; called once for each such time
-	holders    *holders                  // of ports that were taken when Open was to open them; nil where none was
+	set, waker  int
+	reserve     int                       // given up for a moment when there are no descriptors, -1 if lost; touched by Serve only
+	above       func(fd int) (int, error) // moves what lives long out of accept's way
+	complain    func(error)               // accept is out of something; called once for each such time
+	inheritance *Inheritance              // nil for none
+	holders     *holders                  // of ports that were taken when Open was to open them; nil where none was
 
 	mu     sync.Mutex
 	orders []func() // for Serve to run; guarded by mu
@@ -67,6 +68,7 @@ type Socket struct {
 	door     Door
 	self     peer.Peer // with superd's end alone: what the socket is really bound to
 	file     file      // of a unix socket; removed with it
+	heirloom *heirloom // what it was made of, if superd was started with it
 	accepted int       // connections so far; touched by Serve only
 	any      bool      // bound to all addresses: each connection has its own local one
 	paused   bool      // not waited for; touched by Serve only
@@ -80,6 +82,15 @@ func (k *Socket) Local() netip.AddrPort { return k.self.Local }
 
 // String is the address that the socket is really bound to, as the log has it.
 func (k *Socket) String() string { return string(k.self.AppendLocal(nil)) }
+
+// Inherited is what the file can call a socket that superd was started with,
+// beside its address: fd:NAME; "" for one that superd has opened.
+func (k *Socket) Inherited() string {
+	if k.heirloom == nil {
+		return ""
+	}
+	return "fd:" + k.heirloom.name
+}
 
 // NewSet makes a set without sockets. Above moves a descriptor out of the
 // range in which accepted connections land; complain hears, once for each such

@@ -338,6 +338,10 @@ func (k *Socket) withdraw() {
 
 // close frees the socket and its file.
 func (k *Socket) close() {
+	if k.heirloom != nil {
+		k.heirloom.giveBack()
+		return
+	}
 	k.withdraw()
 	unix.Close(k.fd)
 }
