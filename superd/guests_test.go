@@ -22,6 +22,7 @@ import (
 	"superd/superd/internal/listen"
 	"superd/superd/internal/lobby"
 	"superd/superd/internal/peer"
+	"superd/superd/internal/spawn"
 )
 
 // Guests and their hall, with real connections and programs in this process,
@@ -94,7 +95,7 @@ func newInn(t testing.TB) *inn {
 		t.Fatal(err)
 	}
 	log := event.Open(out, event.Options{Format: "json"})
-	x := &inn{daemon: newDaemon(&config.Config{}, log), t: t}
+	x := &inn{daemon: newDaemon(&config.Config{}, log, spawn.NewEngine()), t: t}
 	if x.table, err = conn.New(x.engine); err != nil {
 		t.Fatal(err)
 	}
