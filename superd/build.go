@@ -56,6 +56,9 @@ func (b *build) service(c *config.Service) (*service, config.Problems) {
 		s.close()
 		return nil, problems
 	}
+	if c.Wait != "" {
+		s.lend()
+	}
 	s.counts = s.conn.Plan.CountsSource()
 	s.hall = b.daemon.hallOf(s)
 	return s, nil

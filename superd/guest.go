@@ -123,12 +123,14 @@ func (g *guest) decided() {
 
 // tellTurn records what the decision about g made of a service whose program
 // kept failing.
-func (g *guest) tellTurn() {
-	switch g.decision.Change {
+func (g *guest) tellTurn() { g.service.tellTurn(g.decision.Change, &g.visitor) }
+
+func (s *service) tellTurn(c admit.Change, v *conn.Visitor) {
+	switch c {
 	case admit.Trying:
-		g.service.conn.Events.Trying(g.visitor.Who())
+		s.conn.Events.Trying(v.Who())
 	case admit.Recovered:
-		g.service.conn.Events.Recovered()
+		s.conn.Events.Recovered()
 	}
 }
 

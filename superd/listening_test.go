@@ -29,7 +29,7 @@ func needIPv6(t *testing.T) {
 }
 
 // reply is the answer of whoever listens on an address.
-func reply(t *testing.T, address string) string {
+func reply(t testing.TB, address string) string {
 	t.Helper()
 	c, err := net.DialTimeout("tcp", address, patience)
 	if err != nil {

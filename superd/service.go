@@ -27,6 +27,7 @@ type service struct {
 	daemon    *daemon
 	config    *config.Service
 	owners    listen.Owners // of its unix sockets
+	lender    *lender       // where programs get the sockets themselves; else nil
 	gate      *admit.Gate
 	admission *admission
 	conn      conn.Service
@@ -261,6 +262,9 @@ func specOf(c *config.Service, image *spawn.Image, id, who *spawn.Identity) spaw
 	}
 	if c.Builtin == "" {
 		s.Path, s.Argv, s.Image = c.Run[0], append([]string{}, c.Run...), nil
+	}
+	if c.Wait == config.WaitListenFDs {
+		s.Sockets, s.EnvStyle = len(c.Listen), nil // of several sockets none is the one
 	}
 	if c.Argv0 != "" {
 		s.Argv[0] = c.Argv0

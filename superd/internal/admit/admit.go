@@ -31,6 +31,7 @@ type Client struct {
 	Unix     bool       // UID, GID and Groups say who it is
 	UID, GID uint32
 	Groups   []uint32 // beside GID; must not change while the client waits
+	Unseen   bool     // nobody knows who it is: access rules do not keep it out
 	Host     any      // the Waiter's, if the client has to wait; not looked at
 }
 

@@ -184,7 +184,7 @@ func (f *failing) quickFailure(key Source, r Failures, now time.Duration) Change
 	if len(f.failures) < r.After {
 		return NoChange
 	}
-	f.narrow = f.state == healthy && !slices.ContainsFunc(f.failures, func(x failure) bool { return x.from != key })
+	f.narrow = f.state == healthy && key.kind != strangers && !slices.ContainsFunc(f.failures, func(x failure) bool { return x.from != key })
 	f.culprit = key
 	return f.pause(Paused, r, now)
 }

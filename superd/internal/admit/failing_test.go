@@ -155,3 +155,17 @@ func TestReloadTriesAgain(t *testing.T) {
 	got, _ = asks(g, 2, 1)
 	expect(t, "no failures", got, []string{"in"})
 }
+
+// TestStrangersAreNoCulprit: failures of programs that were started for nobody
+// in particular say nothing about anybody.
+func TestStrangersAreNoCulprit(t *testing.T) {
+	_, g := oneGate(Limits{}, Rules{Failures: Failures{After: 2, Within: time.Minute, Pause: time.Minute}})
+	for range 2 {
+		d := g.Try(Client{Unseen: true}, at(0))
+		d.Ticket.Ended(End{Failed, time.Millisecond}, at(0))
+		d.Ticket.Release()
+	}
+	expect(t, "a stranger", answer(g.Try(Client{Unseen: true}, at(0))), "failing")
+	expect(t, "another", answer(g.Try(host(1), at(0))), "failing")
+	expect(t, "culprit", g.Status(at(0)).Culprit, "")
+}

@@ -110,7 +110,12 @@ func (g *Gate) Seat(c Client, now Moment) (d Decision) {
 }
 
 // Ask decides about a client whose connection has been accepted.
-func (g *Gate) Ask(c Client, now Moment) (d Decision) {
+func (g *Gate) Ask(c Client, now Moment) Decision { return g.ask(c, now, true) }
+
+// Try is Ask for who cannot wait: where there is no room, it is refused.
+func (g *Gate) Try(c Client, now Moment) Decision { return g.ask(c, now, false) }
+
+func (g *Gate) ask(c Client, now Moment, waits bool) (d Decision) {
 	var a asking
 	g.lookUp(&a, &c, now)
 	defer g.house.unlock()
@@ -125,7 +130,7 @@ func (g *Gate) Ask(c Client, now Moment) (d Decision) {
 		g.enter(&a, &d)
 	case a.trial: // who waits for a failing service only holds up the trial
 		d = g.refuse(&a, ReasonFailing)
-	case a.policy.rules.Refuse:
+	case a.policy.rules.Refuse || !waits:
 		d = g.refuse(&a, cause)
 	default:
 		d = g.park(&a, cause)
@@ -201,6 +206,7 @@ func (g *Gate) lookUp(a *asking, c *Client, now Moment) {
 func (p *Policy) lookUp(a *asking, wall time.Time) {
 	a.policy = p
 	a.entry, a.quota, a.allowed = p.access.of(&a.client, &p.usual)
+	a.allowed = a.allowed || a.client.Unseen
 	a.open = p.open(wall)
 	a.exempt = within(p.rules.Trusted, a.client.Addr)
 	a.key = p.sources.of(&a.client)

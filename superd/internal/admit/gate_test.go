@@ -577,3 +577,24 @@ func TestEverythingHasItsWords(t *testing.T) {
 		t.Error("wrong words")
 	}
 }
+
+// TestWhoCannotWait is refused for what others wait for, and takes nobody's
+// place in the queue.
+func TestWhoCannotWait(t *testing.T) {
+	_, g := oneGate(Limits{}, Rules{Max: 1, Queue: Queue{Length: 2}})
+	answers, _ := asks(g, 0, 1, 2, 2)
+	expect(t, "who can wait", answers, []string{"in", "waits limit", "waits limit"})
+	d := g.Try(host(3), at(0))
+	expect(t, "who cannot", answer(d)+", "+d.Why(), "limit, 1 of 1 places are taken")
+	expect(t, "waiting", g.Status(at(0)).Waiting, 2)
+}
+
+// TestUnseenClient: rules about clients do not keep out whom nobody has seen,
+// and all else does.
+func TestUnseenClient(t *testing.T) {
+	_, g := oneGate(Limits{}, Rules{Restricted: true, Max: 1})
+	expect(t, "seen", answer(g.Try(host(1), at(0))), "address")
+	d := g.Try(Client{Unseen: true}, at(0))
+	expect(t, "unseen", answer(d), "in")
+	expect(t, "another", answer(g.Try(Client{Unseen: true}, at(0))), "limit")
+}

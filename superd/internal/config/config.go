@@ -54,6 +54,7 @@ type Service struct {
 	Builtin string
 	Text    string // of greeting and qotd; "" for their own
 	Argv0   string // "" for Run[0]
+	Wait    string // stdin, listen-fds: the program gets the listening sockets themselves; "" for connections
 
 	Stderr   string        // log, client, null
 	LogLevel string        // debug, info, warn, error; "" for the log's own
@@ -198,6 +199,7 @@ type Listener struct {
 	Addr   netip.AddrPort // of TCP; an unspecified address for a bare port
 	Name   string         // of Unix: an absolute path, or @ and an abstract name; of Inherited: as LISTEN_FDNAMES has it
 	Type   string         // of Unix: stream, seqpacket
+	Label  string         // what a program that gets the socket is told that it is called; "" for the service's name
 
 	Backlog int // connections the kernel queues; 0 for the system's maximum
 	// Optional marks the IPv6 half of a bare port: it is left out, not

@@ -31,6 +31,7 @@ var goodFiles = map[string]func(*testing.T, *Config){
 	"http.yaml":            checkHTTP,
 	"http-everywhere.yaml": checkHTTPEverywhere,
 	"inherited.yaml":       checkInherited,
+	"wait.yaml":            checkWait,
 }
 
 func TestGoodFiles(t *testing.T) {
@@ -430,4 +431,27 @@ func checkInherited(t *testing.T, c *Config) {
 	equal(t, []bool{l.Written("nodelay"), l.Written("mode"), l.Written("address")}, []bool{true, false, true})
 	plain := c.Services[0].Listen[0]
 	equal(t, []bool{plain.Written("nodelay"), plain.Written("address")}, []bool{false, false})
+}
+
+// checkWait: what concerns single connections is off where the program accepts
+// them, and what concerns its starts is not.
+func checkWait(t *testing.T, c *Config) {
+	inetd, systemd := c.Services[0], c.Services[1]
+	equal(t, []string{inetd.Wait, systemd.Wait, c.Services[2].Wait}, []string{WaitStdin, WaitListenFDs, ""})
+	equal(t, []string{systemd.Listen[0].Label, systemd.Listen[1].Label}, []string{"web server", ""})
+	equal(t, inetd.Failures, Failures{2, 10 * time.Second, 30 * time.Second})
+	equal(t, systemd.Failures, Failures{5, 10 * time.Second, 30 * time.Second})
+	equal(t, inetd.Rate, Rate{5, time.Second, 5})
+	equal(t, systemd.Timeout, Timeouts{Session: time.Hour, Stop: 5 * time.Second})
+	equal(t, []int{systemd.Max, systemd.MaxPerSource, len(systemd.RefuseText), c.Services[2].Max}, []int{0, 0, 0, 3})
+	equal(t, []bool{inetd.Keep, systemd.Keep, c.Services[2].Keep}, []bool{false, false, true})
+	var keys []string
+	for _, w := range c.Warnings {
+		if !strings.HasPrefix(w.What, "has no effect with wait") {
+			t.Errorf("it warns: %v", w)
+		}
+		keys = append(keys, strings.TrimPrefix(w.Path, "services.systemd."))
+	}
+	slices.Sort(keys)
+	equal(t, strings.Join(keys, " "), "allow ban deny failures.text keep linger max max_per_source on_limit queue rate_per_source refuse_text source_prefix timeout.idle")
 }

@@ -57,6 +57,10 @@ func with(path, value string) string {
 		}
 	case "run", "argv0":
 		fill = "run: /bin/cat, listen: 0"
+	case "wait":
+		if value != "false" {
+			fill = "run: /bin/cat, listen: 0"
+		}
 	case "allow", "deny":
 		if len(rest) > 1 && rest[1] != "from" {
 			value = "10.0.0.1, " + nested(rest[1:], value)

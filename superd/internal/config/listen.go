@@ -53,6 +53,7 @@ func (s section) listeners() []Listener {
 	common := Listener{
 		Spec:      v.node.Value,
 		Type:      s.word("type"),
+		Label:     s.label(),
 		Backlog:   s.integer("backlog"),
 		NoDelay:   s.boolean("nodelay"),
 		KeepAlive: s.keepAlive(),

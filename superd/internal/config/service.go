@@ -67,12 +67,12 @@ func (d *decoder) service(e entry) *Service {
 
 // service reads the values, in the order of the manual page.
 func (s section) service(name string) *Service {
-	s.word("wait")
-	return &Service{
+	c := &Service{
 		Name:        name,
 		Description: s.text("description"),
 		Enabled:     s.boolean("enabled"),
 		Listen:      s.listen(),
+		Wait:        s.wait(),
 		Run:         s.run(),
 		Builtin:     s.word("builtin"),
 		Text:        s.spokenText(),
@@ -123,6 +123,10 @@ func (s section) service(name string) *Service {
 		where:   s.d.where,
 		written: writtenIn(s.self.node, "", written{}),
 	}
+	if c.Wait != "" {
+		s.handOver(c)
+	}
+	return c
 }
 
 // crossCheck looks at keys that need or exclude one another.

@@ -89,10 +89,10 @@ func New(engine *spawn.Engine) (*Table, error) {
 	}, nil
 }
 
-// Start starts the program of s for the connection fd, which it takes over;
-// the visitor, who has a name, is the table's until Release. What goes wrong is
-// recorded and ends the connection. It waits neither for the program nor for a
-// file system.
+// Start starts the program of s for the connection fd, which it takes over, or
+// is -1 where the program gets sockets; the visitor, who has a name, is the
+// table's until Release. What goes wrong is recorded and ends the connection. It
+// waits neither for the program nor for a file system.
 //
 // It returns false where nothing was done, since the system had no process to
 // give just then: whoever can wait a little does not insist.
@@ -105,7 +105,7 @@ func (t *Table) Start(s *Service, fd int, v *Visitor, insist bool) bool {
 		t.order(func() { t.refuse(r, err) })
 		return true
 	}
-	facts := spawn.Facts{ID: r.who.ID, Peer: &v.Peer, FromSource: v.FromSource}
+	facts := spawn.Facts{ID: r.who.ID, Peer: &v.Peer, FromSource: v.FromSource, Names: v.Names}
 	r.child, err = t.engine.Start(s.Plan, streams, &facts)
 	switch {
 	case err == nil:
@@ -155,7 +155,7 @@ func closeAll(fds ...int) {
 // equip opens what the connection needs beside its program: the kept
 // duplicate, and the pipe for descriptor 2.
 func (t *Table) equip(r *record, fd int) (streams spawn.Streams, err error) {
-	streams = spawn.Streams{Connection: fd, Stderr: -1}
+	streams = spawn.Streams{Connection: fd, Stderr: -1, Sockets: r.visitor.Sockets}
 	if r.service.Keep {
 		if r.kept, err = t.engine.Dup(fd); err != nil {
 			return streams, failure("keep a descriptor of the connection", err)

@@ -18,6 +18,11 @@ type Visitor struct {
 	Taken      int // bytes of the client's that its program does not see
 	Host       any // whatever the owner needs to know again at Release
 
+	// Sockets are what the program gets instead of a connection, from
+	// descriptor 3 on, and Names what they are called. They stay the owner's.
+	Sockets []int
+	Names   []string
+
 	who   event.Conn
 	names [3][]byte // memory of who's id, peer and local
 }
@@ -33,7 +38,7 @@ func (t *Table) Welcome(s *Service, v *Visitor) {
 
 // AppendPeer writes the visitor's end as the log of s is to have it.
 func (v *Visitor) AppendPeer(b []byte, s *Service) []byte {
-	if v.Peer.Kind == peer.Internet {
+	if v.Peer.Kind == peer.Internet && !v.Peer.Listening {
 		return s.Events.AppendPeer(b, v.Peer.Remote)
 	}
 	return v.Peer.AppendRemote(b)

@@ -33,6 +33,9 @@ func (s *Set) takeQueue(k *Socket) {
 		return
 	}
 	k.withdraw()
+	if k.porter != nil {
+		return
+	}
 	begin := k.accepted
 	for left := -1; left != k.accepted && k.accepted-begin < longestQueue; {
 		left = k.accepted

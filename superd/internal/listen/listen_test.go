@@ -67,6 +67,8 @@ func (r *room) TurnAway(fd int, p *peer.Peer) {
 	r.away <- visitor{-1, p.Remote, p.Local, *p}
 }
 
+func (r *room) Porter() Porter { return nil }
+
 func (r *room) Leave() { r.places <- struct{}{} }
 
 func (r *room) Connection(fd int, p *peer.Peer) {

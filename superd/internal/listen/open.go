@@ -222,7 +222,11 @@ func zoneName(index uint32) string { return strconv.FormatUint(uint64(index), 10
 // add puts a socket under Serve's eyes.
 func (s *Set) add(k *Socket) error {
 	k.number = s.freeNumber()
-	err := unix.EpollCtl(s.set, unix.EPOLL_CTL_ADD, k.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: k.number})
+	k.porter = k.door.Porter()
+	if k.paused = k.lease.enter(s); k.porter == nil && !k.paused {
+		unix.SetNonblock(k.fd, true) // a program may have had it
+	}
+	err := unix.EpollCtl(s.set, unix.EPOLL_CTL_ADD, k.fd, &unix.EpollEvent{Events: k.events(), Fd: k.number})
 	if err != nil {
 		return os.NewSyscallError("epoll_ctl", err)
 	}

@@ -10,6 +10,7 @@ import (
 // be changed while it listens; its queue stays as it is. What is wrong is told
 // after all the rest was done.
 func (k *Socket) Reconfigure(l *config.Listener, owners Owners) error {
+	k.listener = l
 	var err error
 	if k.heirloom == nil || l.Backlog > 0 {
 		err = listenOn(k.fd, l)

@@ -33,6 +33,9 @@ type Door interface {
 	// TurnAway takes over an accepted connection for which there is no
 	// descriptor, and closes it before it returns.
 	TurnAway(fd int, p *peer.Peer)
+	// Porter is who hears of the door's sockets where nobody is accepted at
+	// them; else nil.
+	Porter() Porter
 }
 
 // A Set is all listening sockets of superd and the thread that accepts.
@@ -72,6 +75,8 @@ type Socket struct {
 	accepted int       // connections so far; touched by Serve only
 	any      bool      // bound to all addresses: each connection has its own local one
 	paused   bool      // not waited for; touched by Serve only
+	porter   Porter    // of the door; nil where connections are accepted
+	lease    lease
 }
 
 // Listener is what the socket was made from, as Open was given it.
@@ -193,6 +198,10 @@ func (s *Set) burst(k *Socket) {
 	if k.paused || s.resting && !k.door.Impatient() {
 		return
 	}
+	if k.porter != nil {
+		k.porter.Readable(k)
+		return
+	}
 	for range burstLength {
 		if !k.door.Enter() {
 			s.pause(k)
@@ -219,14 +228,16 @@ func (s *Set) pause(k *Socket) {
 
 // Resume waits again for the sockets of door, which has room.
 func (s *Set) Resume(door Door) {
-	s.Order(func() {
-		for _, k := range s.doors[door] {
-			if k.paused {
-				k.paused = false
-				unix.EpollCtl(s.set, unix.EPOLL_CTL_MOD, k.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: k.number})
-			}
+	s.Order(func() { s.resume(door) })
+}
+
+func (s *Set) resume(door Door) {
+	for _, k := range s.doors[door] {
+		if k.paused && !k.Lent() {
+			k.paused = false
+			unix.EpollCtl(s.set, unix.EPOLL_CTL_MOD, k.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: k.number})
 		}
-	})
+	}
 }
 
 // ShutAll accepts what the kernel has queued already, as far as there is room
@@ -248,7 +259,7 @@ func (s *Set) ShutAll() {
 // for Order, or a set that is not served yet. Where it fails the socket is
 // closed.
 func (s *Set) Adopt(k *Socket, door Door) error {
-	k.door, k.paused = door, false
+	k.door = door
 	if err := s.add(k); err != nil {
 		k.close()
 		return err
@@ -260,6 +271,7 @@ func (s *Set) Adopt(k *Socket, door Door) error {
 // comes is queued by the kernel. It is for Order, or a set that is not served.
 func (s *Set) Forsake(k *Socket) {
 	unix.EpollCtl(s.set, unix.EPOLL_CTL_DEL, k.fd, nil)
+	k.lease.leave()
 	s.sockets[k.number] = nil
 	s.doors[k.door] = slices.DeleteFunc(s.doors[k.door], func(other *Socket) bool { return other == k })
 	if len(s.doors[k.door]) == 0 {

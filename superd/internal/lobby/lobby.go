@@ -24,7 +24,8 @@ type Host interface {
 	Late()
 }
 
-// A Guest is one descriptor that waits. The zero Guest waits for nothing.
+// A Guest is one descriptor that waits, or one that waits for its time alone.
+// The zero Guest waits for nothing.
 type Guest struct {
 	fd   int
 	host Host
@@ -95,6 +96,16 @@ func (l *Lobby) Await(g *Guest, fd int, host Host, events uint32, due time.Durat
 	l.due.set(g, due)
 	return nil
 }
+
+// Rest has g, which must be outside, wait for due and for nothing else.
+func (l *Lobby) Rest(g *Guest, host Host, due time.Duration) {
+	l.seat(g)
+	g.fd, g.host = -1, host
+	l.due.set(g, due)
+}
+
+// Waiting tells whether g is inside.
+func (g *Guest) Waiting() bool { return g.in }
 
 // Remove takes g out, if it is inside.
 func (l *Lobby) Remove(g *Guest) {

@@ -32,6 +32,10 @@ type Peer struct {
 	PID      int32  // the process that connected; 0 where superd's process namespace does not have it
 	UID, GID uint32 // the effective user and group that it had then
 
+	// Listening says that there is no client yet: the program gets the socket
+	// that superd's end is the address of, and accepts or receives itself.
+	Listening bool
+
 	// Via is the proxy that spoke for the client; the zero AddrPort where the
 	// client came itself.
 	Via netip.AddrPort
@@ -42,10 +46,13 @@ type Peer struct {
 
 // AppendRemote writes the client's end as the log has it.
 func (p *Peer) AppendRemote(b []byte) []byte {
-	if p.Kind == Unix {
+	switch {
+	case p.Kind == Unix && !p.Listening:
 		return p.appendCredentials(append(b, "unix:"...))
+	case p.Remote.IsValid():
+		return p.Remote.AppendTo(b)
 	}
-	return p.Remote.AppendTo(b)
+	return b
 }
 
 func (p *Peer) appendCredentials(b []byte) []byte {

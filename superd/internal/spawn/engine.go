@@ -47,8 +47,9 @@ type Child struct {
 // them once the child has its own, or when it could not be started; but where
 // the system was [Busy], they are the caller's still.
 type Streams struct {
-	Connection int
-	Stderr     int // the write end of a pipe; -1 where the plan needs none
+	Connection int   // -1 where the plan is for listening sockets
+	Stderr     int   // the write end of a pipe; -1 where the plan needs none
+	Sockets    []int // listening sockets, at most as many as the plan is for; they stay the caller's
 }
 
 // Start starts p's program for the connection that f describes. It returns as
@@ -131,14 +132,20 @@ func (in *instance) prepare(s Streams, f *Facts) error {
 	}
 	*in.told, in.reported = told{}, false
 	highest := max(s.Connection, s.Stderr)
-	last, err := in.lend()
+	last, err := in.lend(firstSocket + len(s.Sockets))
 	if err != nil {
 		return err
 	}
-	highest = max(highest, last)
+	lastSocket, err := in.lendSockets(s.Sockets)
+	if err != nil {
+		return err
+	}
+	highest = max(highest, last, lastSocket)
 	in.steps[p.unshare].args[0] = uintptr(highest + 1)
-	in.steps[p.stdin].args[0] = uintptr(s.Connection)
-	in.steps[p.stdout].args[0] = uintptr(s.Connection)
+	in.steps[p.stdout].args[0] = uintptr(p.output(s))
+	if p.spec.Sockets == 0 {
+		in.steps[p.stdin].args[0] = uintptr(s.Connection)
+	}
 	switch p.spec.Stderr {
 	case StderrLog:
 		in.steps[p.stderr].args[0] = uintptr(s.Stderr)

@@ -14,7 +14,8 @@ import (
 type Facts struct {
 	ID         []byte // the connection's name in the log
 	Peer       *peer.Peer
-	FromSource int // live connections of this source and service, this one included
+	FromSource int      // live connections of this source and service, this one included
+	Names      []string // of the listening sockets that the program gets; none has more than LongestSocketName bytes
 }
 
 // A variable is one entry of the environment that differs by connection. One
@@ -29,18 +30,29 @@ type variable struct {
 const longestVariable = 128
 
 var (
-	remoteIP   = func(b []byte, f *Facts) []byte { return f.Peer.Remote.Addr().AppendTo(b) }
-	remotePort = func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Peer.Remote.Port()), 10) }
+	remoteIP   = ofClient(func(b []byte, f *Facts) []byte { return f.Peer.Remote.Addr().AppendTo(b) })
+	remotePort = ofClient(func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Peer.Remote.Port()), 10) })
 	localIP    = func(b []byte, f *Facts) []byte { return f.Peer.Local.Addr().AppendTo(b) }
 	localPort  = func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Peer.Local.Port()), 10) }
 	fromSource = func(b []byte, f *Facts) []byte { return appendUnlessZero(b, int64(f.FromSource)) }
 
 	remotePID  = func(b []byte, f *Facts) []byte { return appendUnlessZero(b, int64(f.Peer.PID)) }
-	remoteUID  = func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Peer.UID), 10) }
-	remoteGID  = func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Peer.GID), 10) }
+	remoteUID  = ofClient(func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Peer.UID), 10) })
+	remoteGID  = ofClient(func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Peer.GID), 10) })
 	remotePath = func(b []byte, f *Facts) []byte { return appendHarmless(b, f.Peer.Bound) }
 	localPath  = func(b []byte, f *Facts) []byte { return append(b, f.Peer.Path...) }
 )
+
+// ofClient is a value that is not known where the program finds its clients
+// itself.
+func ofClient(value func([]byte, *Facts) []byte) func([]byte, *Facts) []byte {
+	return func(b []byte, f *Facts) []byte {
+		if f.Peer.Listening {
+			return b
+		}
+		return value(b, f)
+	}
+}
 
 func constant(s string) func([]byte, *Facts) []byte {
 	return func(b []byte, _ *Facts) []byte { return append(b, s...) }
@@ -123,7 +135,7 @@ var styles = [peer.Kinds]map[string][]variable{
 			{"REMOTE_ADDR=", remotePath},
 		},
 		"ncat": {
-			{"NCAT_REMOTE_ADDR=", constant("localhost")},
+			{"NCAT_REMOTE_ADDR=", ofClient(constant("localhost"))},
 			{"NCAT_LOCAL_ADDR=", constant("localhost")},
 			{"NCAT_PROTO=", constant("TCP")},
 		},
@@ -135,8 +147,8 @@ var styles = [peer.Kinds]map[string][]variable{
 }
 
 // variablesOf lists what the styles add for each kind of socket, each name
-// once, and all those names.
-func variablesOf(names []string) (list [peer.Kinds][]variable, all []string) {
+// once, and what there is further for all kinds; and all those names.
+func variablesOf(names []string, further ...variable) (list [peer.Kinds][]variable, all []string) {
 	for kind := range list {
 		seen := map[string]bool{}
 		list[kind] = append(list[kind], always...)
@@ -148,6 +160,7 @@ func variablesOf(names []string) (list [peer.Kinds][]variable, all []string) {
 				}
 			}
 		}
+		list[kind] = append(list[kind], further...)
 		for _, v := range list[kind] {
 			all = append(all, strings.TrimSuffix(v.name, "="))
 		}
@@ -187,6 +200,9 @@ func (in *instance) describe(f *Facts) {
 		}
 		in.text = append(in.text, 0)
 		in.envp = append(in.envp, address(in.text[start:]))
+		if v.name == listenPID.name {
+			in.steps[p.session].decimal = address(in.text[start+len(v.name):])
+		}
 	}
 	for rest := f.Peer.Extra; len(rest) > 0; {
 		variable, more, _ := bytes.Cut(rest, []byte{0})

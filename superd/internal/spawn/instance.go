@@ -5,6 +5,7 @@ type step struct {
 	number  uintptr
 	args    [6]uintptr
 	ignored uintptr // not 0: an error of this step changes nothing
+	decimal uintptr // not 0: where the result is written in digits; what stands behind them is left alone
 }
 
 // cloneArgs is struct clone_args of clone3(2), version 2 (Linux 5.7).
@@ -37,8 +38,8 @@ type instance struct {
 	plan     *Plan
 	steps    []step
 	envp     []uintptr
-	text     []byte             // the variables of this connection
-	lows     [2 + mostLoans]int // descriptors to close once the child has a table of its own
+	text     []byte // the variables of this connection
+	lows     []int  // descriptors to close once the child has a table of its own
 	nlows    int
 	pid      int
 	leaf     *leaf  // of the service's cgroup; nil for none

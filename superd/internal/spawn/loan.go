@@ -34,12 +34,15 @@ func (p *Plan) borrowEach(words string, lend func() (int, error)) *loan {
 func (l *loan) use(step, arg int) { l.uses = append(l.uses, use{step, arg}) }
 
 // lend puts the loans of in's plan into the window and returns the highest
-// number among them.
-func (in *instance) lend() (highest int, err error) {
+// number among them. The numbers below first are the program's.
+func (in *instance) lend(first int) (highest int, err error) {
 	p := in.plan
 	var lent [mostLoans]int
 	for i, l := range p.loans {
 		fd, err := l.lend()
+		if err == nil {
+			fd, err = p.clear(fd)
+		}
 		if err != nil {
 			return 0, &Failure{Words: "hand over " + l.words, Errno: errnoOf(err)}
 		}
@@ -50,7 +53,7 @@ func (in *instance) lend() (highest int, err error) {
 		insert(lent[:i], fd, lent[:i+1])
 		highest = max(highest, fd)
 	}
-	in.closeBetween(lent[:len(p.loans)])
+	in.closeBetween(first, lent[:len(p.loans)])
 	return highest, nil
 }
 
@@ -63,9 +66,9 @@ func insert(sorted []int, fd int, grown []int) {
 	grown[i] = fd
 }
 
-// closeBetween sets the ranges that the child closes: from 3 on, all but lent.
-func (in *instance) closeBetween(lent []int) {
-	first := 3
+// closeBetween sets the ranges that the child closes: from first on, all but
+// lent.
+func (in *instance) closeBetween(first int, lent []int) {
 	for i, fd := range lent {
 		in.setGap(i, first, uintptr(fd-1))
 		first = fd + 1

@@ -32,6 +32,7 @@ type Spec struct {
 	Further  []string // names of the variables that a connection's Peer.Extra may have
 	Room     int      // bytes, at least as many as Peer.Extra has
 	Stderr   string
+	Sockets  int // how many listening sockets the program can get, from 3 on, and no connection as 0 and 1; 0 for a connection
 	Dir      string
 	Umask    int
 	Nice     int
@@ -65,10 +66,11 @@ type Plan struct {
 	key    string   // that of the steps that are being added
 
 	// Numbers of the steps whose arguments belong to one connection.
-	unshare, call, stdin, stdout, stderr, exec int
-	gaps                                       []int // what closes the descriptors between the loans
-	loans                                      []*loan
-	imageLoan                                  *loan
+	unshare, call, session, stdin, stdout, stderr, exec int
+	sockets                                             []int // what makes the listening sockets 3 and so on
+	gaps                                                []int // what closes the descriptors between the loans
+	loans                                               []*loan
+	imageLoan                                           *loan
 
 	argv      []uintptr
 	static    []uintptr // the environment that is the same for all
@@ -103,7 +105,7 @@ func (e *Engine) Compile(s Spec) (*Plan, error) {
 func (p *Plan) addSteps() {
 	s := &p.spec
 	p.argv = p.pointers(s.Argv, 0)
-	variables, names := variablesOf(s.EnvStyle)
+	variables, names := variablesOf(s.EnvStyle, p.socketVariables()...)
 	p.variables = variables
 	p.static = p.pointers(withoutVariables(s.Env, append(names, s.Further...)), p.mostVariables()+len(s.Further))
 	p.addDescriptors()
@@ -133,9 +135,13 @@ func (p *Plan) Identity() *Identity { return p.spec.Identity }
 func (p *Plan) addDescriptors() {
 	p.unshare = p.add("unshare the descriptor table", unix.SYS_CLOSE_RANGE, 0, ^uintptr(0)>>32, unix.CLOSE_RANGE_UNSHARE)
 	p.addCall()
-	p.add("start a session", unix.SYS_SETSID)
-	p.stdin = p.add("make the connection descriptor 0", unix.SYS_DUP3, 0, 0)
-	p.stdout = p.add("make the connection descriptor 1", unix.SYS_DUP3, 0, 1)
+	p.session = p.add("start a session", unix.SYS_SETSID)
+	if p.spec.Sockets > 0 {
+		p.addSockets()
+	} else {
+		p.stdin = p.add("make the connection descriptor 0", unix.SYS_DUP3, 0, 0)
+		p.stdout = p.add("make the connection descriptor 1", unix.SYS_DUP3, 0, 1)
+	}
 	if p.spec.Stderr == StderrNull {
 		p.ignore(p.add("close descriptor 2", unix.SYS_CLOSE, 2))
 		at := unix.AT_FDCWD
@@ -145,6 +151,7 @@ func (p *Plan) addDescriptors() {
 	} else {
 		p.stderr = p.add("make descriptor 2", unix.SYS_DUP3, 0, 2)
 	}
+	p.addSocketNumbers()
 	p.addClosing()
 }
 
@@ -272,7 +279,8 @@ func (p *Plan) newInstance() *instance {
 	in := &instance{plan: p, blocked: ^uint64(0)}
 	in.steps = append([]step{}, p.steps...)
 	in.envp = append(make([]uintptr, 0, cap(p.static)), p.static...)
-	in.text = make([]byte, 0, p.mostVariables()*longestVariable+p.spec.Room)
+	in.text = make([]byte, 0, p.mostVariables()*longestVariable+p.spec.Room+p.roomForNames())
+	in.lows = make([]int, 2+mostLoans+p.spec.Sockets)
 	in.first = uintptr(unsafe.Pointer(&in.steps[0]))
 	in.setStart()
 	if p.isAttended() {

@@ -69,9 +69,36 @@ walk:
 	JEQ fail
 
 next:
+	MOVQ step_decimal(R13), R9
+	TESTQ R9, R9
+	JNE write
+
+counted:
 	MOVL BX, told_done(R14)
 	ADDQ $step__size, R13
 	JMP walk
+
+write: // the digits of AX at R9: where they end, then from the lowest
+	MOVQ AX, R8
+	MOVQ $10, R10
+
+length:
+	INCQ R9
+	XORL DX, DX
+	DIVQ R10
+	TESTQ AX, AX
+	JNE length
+	MOVQ R8, AX
+
+digit:
+	XORL DX, DX
+	DIVQ R10
+	ADDL $'0', DX
+	DECQ R9
+	MOVB DX, (R9)
+	TESTQ AX, AX
+	JNE digit
+	JMP counted
 
 fail:
 	NEGL AX

@@ -68,10 +68,33 @@ walk:
 	CBZ R1, fail
 
 next:
+	MOVD step_decimal(R20), R1
+	CBNZ R1, write
+
+counted:
 	ADD $told_done, R22, R1
 	STLRW R21, (R1) // the parent closes descriptors on its word
 	ADD $step__size, R20
 	B walk
+
+write: // the digits of R0 at R1: where they end, then from the lowest
+	MOVD R0, R2
+	MOVD $10, R3
+
+length:
+	ADD $1, R1
+	UDIV R3, R2
+	CBNZ R2, length
+
+digit:
+	UDIV R3, R0, R2
+	MSUB R3, R0, R2, R4 // the rest: R0 less R2 times R3
+	ADD $0x30, R4
+	SUB $1, R1
+	MOVB R4, (R1)
+	MOVD R2, R0
+	CBNZ R0, digit
+	B counted
 
 fail:
 	NEG R0, R0

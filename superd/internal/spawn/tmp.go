@@ -66,7 +66,7 @@ func (p *Plan) addPrivateTmp() {
 // asked, and the next above it is the root directory.
 //
 // The child does not know which number openat returns unless it is the lowest,
-// so 0 is free for that moment; the connection is also 1.
+// so 0 is free for that moment.
 func (p *Plan) allowPrivateTmp(path uintptr) {
 	rule := &unix.LandlockPathBeneathAttr{Allowed_access: writing & p.walls.rules.attr.Handled_access_fs, Parent_fd: 0}
 	p.keep = append(p.keep, rule)
@@ -74,5 +74,5 @@ func (p *Plan) allowPrivateTmp(path uintptr) {
 	p.add("free descriptor 0", unix.SYS_CLOSE, 0)
 	p.add("open the new tmpfs", unix.SYS_OPENAT, uintptr(here), path, unix.O_PATH|unix.O_CLOEXEC)
 	p.walls.landlock.use(p.add("allow the new tmpfs", unix.SYS_LANDLOCK_ADD_RULE, 0, unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(rule)), 0), 0)
-	p.add("make the connection descriptor 0 again", unix.SYS_DUP3, 1, 0)
+	p.restoreStdin()
 }

@@ -1,0 +1,175 @@
+package listen
+
+import (
+	"net"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"superd/superd/internal/peer"
+)
+
+// A lodge is a porter that lends each socket to a program that the test plays,
+// and accepts nobody.
+type lodge struct {
+	set    *Set
+	called chan *Socket
+	pauses bool // it does not want to be told again
+}
+
+func (l *lodge) Readable(k *Socket) {
+	if l.pauses {
+		l.set.Pause(k)
+	} else {
+		l.set.Lend(k)
+	}
+	l.called <- k
+}
+
+func (l *lodge) Enter() bool                   { panic("a place is taken") }
+func (l *lodge) Leave()                        {}
+func (l *lodge) Impatient() bool               { return false }
+func (l *lodge) Connection(int, *peer.Peer)    { panic("somebody is accepted") }
+func (l *lodge) TurnAway(fd int, _ *peer.Peer) { panic("somebody is turned away") }
+
+func (l *lodge) Porter() Porter { return l }
+
+func newLodge(s *Set) *lodge { return &lodge{set: s, called: make(chan *Socket, 10)} }
+
+// quiet waits until s has done what was ordered, and all that came before, and
+// wants nothing to have been told.
+func (l *lodge) quiet(t *testing.T, s *Set) {
+	t.Helper()
+	for range 3 { // the set looks for events between orders
+		done := make(chan struct{})
+		s.Order(func() { close(done) })
+		receive(t, done)
+	}
+	if len(l.called) > 0 {
+		t.Error("it is told of a socket that it does not wait for")
+	}
+}
+
+func blocking(t *testing.T, k *Socket) bool {
+	t.Helper()
+	flags, err := unix.FcntlInt(uintptr(k.fd), unix.F_GETFL, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return flags&unix.O_NONBLOCK == 0
+}
+
+// A socket that is lent is left alone, however many come, until it is returned;
+// and it blocks, whatever the program before has done to it.
+func TestLentSocketIsLeftAlone(t *testing.T) {
+	s := newSet(t)
+	l := newLodge(s)
+	k := open(t, s, at("127.0.0.1:0"), l)[0]
+	serve(t, s)
+	for range 3 {
+		dial(t, k.Local())
+		if got := receive(t, l.called); got != k || !k.Lent() || !blocking(t, k) {
+			t.Fatalf("lent: %t, blocking: %t", k.Lent(), blocking(t, k))
+		}
+		dial(t, k.Local())
+		l.quiet(t, s)
+		for range 2 { // the program does its work
+			fd, _, err := unix.Accept(k.FD())
+			if err != nil {
+				t.Fatal(err)
+			}
+			unix.Close(fd)
+		}
+		unix.SetNonblock(k.fd, true)
+		k.Return()
+		l.quiet(t, s)
+	}
+	dial(t, k.Local())
+	receive(t, l.called)
+	dial(t, k.Local())
+	k.Return() // with its work undone
+	receive(t, l.called)
+	k.Return()
+	receive(t, l.called)
+}
+
+func TestPausedSocketIsResumed(t *testing.T) {
+	s := newSet(t)
+	l := newLodge(s)
+	l.pauses = true
+	k := open(t, s, at("127.0.0.1:0"), l)[0]
+	serve(t, s)
+	dial(t, k.Local())
+	receive(t, l.called)
+	l.quiet(t, s)
+	s.Resume(l)
+	receive(t, l.called)
+}
+
+// A socket goes to another set and door while a program has it: who has it by
+// then waits for it when the program has ended, and accepts without blocking.
+func TestLentSocketIsAdopted(t *testing.T) {
+	from, to := newSet(t), newSet(t)
+	l, door := newLodge(from), newRoom(9)
+	k := open(t, from, at("127.0.0.1:0"), l)[0]
+	serve(t, from)
+	serve(t, to)
+	dial(t, k.Local())
+	receive(t, l.called)
+	handed := make(chan struct{})
+	from.Order(func() {
+		from.Forsake(k)
+		to.Order(func() {
+			if err := to.Adopt(k, door); err != nil {
+				t.Error(err)
+			}
+			close(handed)
+		})
+	})
+	receive(t, handed)
+	if n := door.tries.Load(); n != 0 || !blocking(t, k) {
+		t.Errorf("%d times a place was asked for; blocking: %t", n, blocking(t, k))
+	}
+	k.Return()
+	door.next(t)
+	if blocking(t, k) {
+		t.Error("it accepts from a socket that blocks")
+	}
+	l.quiet(t, from)
+}
+
+// One that is returned when nobody has it is waited for by who adopts it.
+func TestReturnedSocketIsAdopted(t *testing.T) {
+	s := newSet(t)
+	l, door := newLodge(s), newRoom(9)
+	k := open(t, s, at("127.0.0.1:0"), l)[0]
+	serve(t, s)
+	c, err := net.Dial("tcp", k.Local().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	receive(t, l.called)
+	s.Order(func() { s.Forsake(k); k.Return() })
+	s.Order(func() {
+		if err := s.Adopt(k, door); err != nil {
+			t.Error(err)
+		}
+	})
+	door.next(t)
+	if blocking(t, k) {
+		t.Error("it accepts from a socket that blocks")
+	}
+}
+
+// At the end the queue of a porter's socket is left to its program.
+func TestShutDoesNotAcceptForPorters(t *testing.T) {
+	s := newSet(t)
+	l := newLodge(s)
+	l.pauses = true
+	k := open(t, s, at("127.0.0.1:0"), l)[0]
+	dial(t, k.Local())
+	serve(t, s)
+	receive(t, l.called)
+	s.ShutAll()
+}

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Programs that get the listening socket itself, as inetd's wait and systemd's
+// sockets have it.
+
+// acceptor is a program of perl that accepts as many connections as it is told
+// from descriptor 0, tells each its number, and ends.
+func acceptor(t *testing.T, connections int, end string) string {
+	return "wait: stdin, run: " + yamlList(installed(t, "perl"), "-e", fmt.Sprintf(
+		`open S, "+<&=0"; for (1..%d) { accept C, S or die "accept: $!"; syswrite C, "$$ $_"; close C } %s`, connections, end))
+}
+
+// line is the answer of a service.
+func (d *process) line(service string) string {
+	d.t.Helper()
+	return reply(d.t, d.address(service))
+}
+
+// A program that accepts is started at the first connection, takes the others,
+// and the next one comes when it has ended.
+func TestWaitStdin(t *testing.T) {
+	t.Parallel()
+	d := start(t, `services: {inetd: {listen: "127.0.0.1:0", `+acceptor(t, 2, "")+`}}`)
+	if c := d.children(); len(c) > 0 {
+		t.Errorf("before anybody has come there are %v", c)
+	}
+	var pids []string
+	for range 3 {
+		first, second := d.line("inetd"), d.line("inetd")
+		pid, number, _ := strings.Cut(first, " ")
+		if number != "1" || second != pid+" 2" {
+			t.Errorf("the answers are %q and %q", first, second)
+		}
+		pids = append(pids, pid)
+	}
+	if pids[0] == pids[1] || pids[1] == pids[2] {
+		t.Errorf("the programs are %v", pids)
+	}
+	for i, r := range d.exited("inetd", 3) {
+		if fmt.Sprint(r.number("pid")) != pids[i] || r.number("status") != 0 || r.text("peer") != "" || r.text("local") != d.address("inetd") {
+			t.Errorf("program %s is recorded as %v", pids[i], r)
+		}
+	}
+}
+
+// Each socket has a program of its own; while one of them has its socket, the
+// other one is waited for.
+func TestWaitStdinWithTwoSockets(t *testing.T) {
+	t.Parallel()
+	d := start(t, `services: {inetd: {listen: ["127.0.0.1:0", "127.0.0.2:0"], run: `+yamlList(installed(t, "perl"), "-e",
+		`open S, "+<&=0"; for (1..2) { accept C, S; syswrite C, "$$ "; sysread C, $x, 1 if $_ == 1; close C }`)+`, wait: true}}`)
+	list := d.addresses("inetd")
+	var held []net.Conn
+	pids := map[string]bool{}
+	for _, address := range list {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		pid := make([]byte, 16)
+		n, err := c.Read(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held, pids[string(pid[:n])] = append(held, c), true
+	}
+	if len(pids) != 2 {
+		t.Errorf("the programs are %v", pids)
+	}
+	for _, c := range held {
+		c.Close()
+	}
+	for _, address := range list {
+		if got := reply(t, address); !pids[got] {
+			t.Errorf("the second client comes to %q, not to one of %v", got, pids)
+		}
+	}
+	d.exited("inetd", 2)
+}
+
+// A program that finds its clients itself is told of the socket alone.
+func TestEnvironmentOfWaitStdin(t *testing.T) {
+	t.Parallel()
+	d := start(t, `services: {inetd: {listen: "127.0.0.1:0", wait: stdin, env_style: [ucspi, systemd, xinetd, ncat, cgi], run: `+
+		yamlList(installed(t, "perl"), "-e", `open S, "+<&=0"; accept C, S;
+		syswrite C, join " ", map { "$_=$ENV{$_}" } sort grep { !/^(PATH|HOME|USER|LOGNAME|SHELL|SUPERD_.*)$/ } keys %ENV`)+`}}`)
+	_, port, _ := net.SplitHostPort(d.address("inetd"))
+	want := strings.ReplaceAll("GATEWAY_INTERFACE=CGI/1.1 NCAT_LOCAL_ADDR=127.0.0.1 NCAT_LOCAL_PORT=N NCAT_PROTO=TCP PROTO=TCP "+
+		"SERVER_NAME=127.0.0.1 SERVER_PORT=N SERVER_PROTOCOL=TCP TCPLOCALIP=127.0.0.1 TCPLOCALPORT=N", "=N", "="+port)
+	if got := d.line("inetd"); got != want {
+		t.Errorf("it has %q, not %q", got, want)
+	}
+}
+
+// listenFDs is a program that tells in one line what sd_listen_fds(3) would
+// read, and what the descriptors are.
+const listenFDs = `
+use Socket;
+use Fcntl;
+@names = split /:/, $ENV{LISTEN_FDNAMES};
+for $n (3..2+$ENV{LISTEN_FDS}) {
+	open my $s, "+<&=$n" or die "$n: $!";
+	($port) = unpack_sockaddr_in(getsockname $s);
+	push @sockets, $s;
+	push @told, "$names[$n-3]=$port";
+	$flags = fcntl $s, F_GETFL, 0;
+	push @told, "nonblocking" if $flags & O_NONBLOCK;
+	fcntl $s, F_SETFL, $flags | O_NONBLOCK;
+}
+push @told, "pid" if $ENV{LISTEN_PID} == $$;
+push @told, grep { -e "/proc/$$/fd/$_" } 3+$ENV{LISTEN_FDS} .. 60;
+push @told, sort grep { !/^(PATH|HOME|USER|LOGNAME|SHELL|SUPERD_.*|LISTEN_.*)$/ } keys %ENV;
+vec($bits, fileno $_, 1) = 1 for @sockets;
+select $ready = $bits, undef, undef, undef;
+for $s (@sockets) { if (vec $ready, fileno $s, 1) { accept C, $s; syswrite C, "@told"; close C } }
+`
+
+// All sockets of a service go to one program together, with their names; it is
+// started by a connection to any of them, and again after its end.
+func TestWaitListenFDs(t *testing.T) {
+	t.Parallel()
+	d := start(t, `services: {web: {wait: listen-fds, env_style: [ucspi, systemd, xinetd, ncat, cgi], env: {LISTEN_PID: "1"},
+  listen: [{address: "127.0.0.1:0", name: http}, {address: "127.0.0.2:0", name: admin}, "127.0.0.3:0"],
+  run: `+yamlList(installed(t, "perl"), "-e", listenFDs)+`}}`)
+	var told []string
+	for i, address := range d.addresses("web") {
+		_, port, _ := net.SplitHostPort(address)
+		told = append(told, []string{"http=", "admin=", "web="}[i]+port)
+	}
+	want := strings.Join(told, " ") + " pid"
+	for _, address := range d.addresses("web") {
+		for range 2 {
+			if got := reply(t, address); got != want {
+				t.Errorf("at %s the program tells %q, not %q", address, got, want)
+			}
+		}
+	}
+	d.exited("web", 6)
+}
+
+// What a program writes goes to the log, its output as well where it has no
+// connection.
+func TestOutputOfListenFDs(t *testing.T) {
+	t.Parallel()
+	d := start(t, `services: {web: {wait: listen-fds, listen: "127.0.0.1:0", run: [/bin/sh, -c, "echo out; echo err >&2; read x; echo in $?; exec sleep 60"], timeout: {session: 300ms}}}`)
+	c, err := net.Dial("tcp", d.address("web"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"out", "err", "in 1"} {
+		d.await(func(r record) bool { return r.is("stderr") && r.text("text") == want })
+	}
+	c.Close()
+	if r := d.exited("web", 1)[0]; r.text("reason") != "timeout.session" || r.number("bytes_in") != -1 {
+		t.Errorf("it is recorded as %v", r)
+	}
+	d.signal(os.Interrupt) // the connection that nobody has accepted starts it again and again
+	d.ended()
+}
+
+// A program that fails with its work undone is not started as fast as it ends:
+// it pauses, also where the file says nothing of failures; then it is tried
+// again, and who waits in the kernel's queue is served.
+func TestWaitFailing(t *testing.T) {
+	t.Parallel()
+	dir := publicDir(t)
+	d := start(t, `services: {inetd: {listen: "127.0.0.1:0", wait: stdin, failures: {pause: 500ms}, run: `+yamlList(installed(t, "perl"), "-e",
+		`exit 3 unless -e "`+dir+`/mended"; open S, "+<&=0"; accept C, S; syswrite C, "served"`)+`}}`)
+	answer := make(chan string, 1)
+	go func() { answer <- d.line("inetd") }() // ends with the answer
+	d.await(func(r record) bool { return r.is("paused") })
+	if n := len(d.exited("inetd", 5)); n != 5 {
+		t.Errorf("it was started %d times before the pause", n)
+	}
+	if r := d.refused("inetd"); r.text("reason") != "failing" {
+		t.Errorf("the refusal is %v", r)
+	}
+	d.await(func(r record) bool { return r.is("paused") && r["again"] == true })
+	writeFile(t, dir, "mended", "", 0o644)
+	if got := <-answer; got != "served" {
+		t.Errorf("the client gets %q", got)
+	}
+	d.await(func(r record) bool { return r.is("recovered") })
+}
+
+// timeOf is when a record was written.
+func timeOf(t *testing.T, r record) time.Time {
+	t.Helper()
+	at, err := time.Parse(time.RFC3339Nano, r.text("time"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+// A program that succeeds and leaves its work undone does not take the
+// processor for itself either.
+func TestWaitUndone(t *testing.T) {
+	t.Parallel()
+	d := start(t, `services: {inetd: {listen: "127.0.0.1:0", wait: stdin, run: /bin/true}}`)
+	c, err := net.Dial("tcp", d.address("inetd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	first := d.exited("inetd", startsAtOnce+1)[startsAtOnce]
+	last := d.exited("inetd", startsAtOnce+6)[startsAtOnce+5]
+	if gap := timeOf(t, last).Sub(timeOf(t, first)); gap < 4*betweenStarts {
+		t.Errorf("five more starts took %v", gap)
+	}
+	d.signal(os.Interrupt)
+	d.ended()
+}
+
+// A program that is missing is told of, and not without end; nobody accepts.
+func TestWaitMissingProgram(t *testing.T) {
+	t.Parallel()
+	d := start(t, `services: {inetd: {listen: "127.0.0.1:0", wait: stdin, run: /none}}`)
+	c, err := net.Dial("tcp", d.address("inetd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	d.await(func(r record) bool { return r.is("paused") })
+	if r := d.refused("inetd"); r.text("reason") != "spawn" || !strings.Contains(r.text("error"), "cannot execute /none: ENOENT") {
+		t.Errorf("the refusal is %v", r)
+	}
+	d.signal(os.Interrupt)
+	d.ended()
+	if _, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a connection that nobody has accepted ends with %v", err)
+	}
+}
