@@ -28,7 +28,7 @@ func TestOOMScoreAdj(t *testing.T) {
 		"oom_score_adj: 1000, nice: 5, rlimits: {fsize: 0}", "oom_score_adj: 1000, keep: false, sandbox: {read: [/proc]}"} {
 		name := fmt.Sprint("s", i)
 		yaml += fmt.Sprintf("  %s: {listen: '127.0.0.1:0', %s, %s}\n", name, show, keys)
-		want[name] = strings.Trim(strings.SplitAfter(keys, ",")[0], "oom_score_adj: ,")
+		want[name] = strings.TrimPrefix(strings.SplitN(keys, ",", 2)[0], "oom_score_adj: ")
 	}
 	if mayRaise(t) {
 		yaml += "  none: {listen: '127.0.0.1:0', " + show + ", oom_score_adj: -1000}\n"

@@ -25,6 +25,7 @@ type cgroup struct {
 	dir    string
 	limits config.Cgroup
 	fd     int // of dir, above the window
+	plans  int // that have it; guarded by engine.mu
 
 	mu     sync.Mutex
 	leaves int     // made so far; guarded by mu
@@ -65,13 +66,36 @@ func (p *Plan) buildCgroup() (err error) {
 	if err := tree.delegate(needed); err != nil {
 		return err
 	}
-	c := &cgroup{engine: p.engine, dir: filepath.Join(tree.own, name), limits: p.spec.Cgroup, fd: -1}
-	if err := c.build(needed); err != nil {
+	c, fresh := p.engine.cgroup(filepath.Join(tree.own, name), p.spec.Cgroup)
+	if fresh {
+		err = c.build(needed)
+	}
+	if err != nil {
 		c.close()
 		return err
 	}
 	p.walls.cgroup = c
 	return nil
+}
+
+// cgroup finds the cgroup at dir that other plans of the service have already,
+// as those for some of its clients, or of the file before a reload. Where that
+// one has other limits, the new one is beside it: who is in the old one stays.
+// A fresh one is the caller's to build.
+func (e *Engine) cgroup(dir string, limits config.Cgroup) (c *cgroup, fresh bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	beside := dir
+	for n := 2; e.cgroups[beside] != nil; n++ {
+		if c := e.cgroups[beside]; c.limits == limits {
+			c.plans++
+			return c, false
+		}
+		beside = fmt.Sprint(dir, ".", n)
+	}
+	c = &cgroup{engine: e, dir: beside, limits: limits, fd: -1, plans: 1}
+	e.cgroups[beside] = c
+	return c, true
 }
 
 // withoutCgroup says what is open where there is no cgroup.
@@ -374,8 +398,15 @@ func (l *leaf) remove() {
 // dying is how long close waits at most for what was killed.
 const dying = time.Second
 
-// close takes the service's cgroup away, as far as nothing runs in it.
+// close takes the service's cgroup away, as far as nothing runs in it, when no
+// other plan has it.
 func (c *cgroup) close() {
+	c.engine.mu.Lock()
+	defer c.engine.mu.Unlock()
+	if c.plans--; c.plans > 0 {
+		return
+	}
+	delete(c.engine.cgroups, c.dir)
 	until := time.Now().Add(dying)
 	for _, l := range c.idle {
 		if l.killed {

@@ -63,6 +63,43 @@ func TestChildrenAreBornInTheirServicesCgroup(t *testing.T) {
 	}
 }
 
+// TestPlansOfOneServiceShareItsCgroup, as those of two files do while both have
+// connections; where the limits differ they have one each.
+func TestPlansOfOneServiceShareItsCgroup(t *testing.T) {
+	needCgroups(t)
+	s := script("true")
+	s.Service, s.Cgroup = "generations", config.Cgroup{On: true, PerConnection: true}
+	e := NewEngine()
+	plan := func() *Plan {
+		t.Helper()
+		p, err := e.Compile(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	before, after := plan(), plan()
+	s.Cgroup.PerConnection = false
+	other := plan()
+	shared, beside := before.walls.cgroup.dir, other.walls.cgroup.dir
+	if after.walls.cgroup.dir != shared || beside != shared+".2" {
+		t.Errorf("they have %s, %s and %s", shared, after.walls.cgroup.dir, beside)
+	}
+	first := startOne(t, e, before)
+	before.Close()
+	second := startOne(t, e, after)
+	for _, c := range []ended{first, second} {
+		e.Release(c.Child, false)
+	}
+	after.Close()
+	other.Close()
+	for _, dir := range []string{shared, beside} {
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("%s is left", dir)
+		}
+	}
+}
+
 // TestLeafCatchesWhatLeftItsGroup: a process that has made a session of its
 // own is beyond its process group, and not beyond its cgroup.
 func TestLeafCatchesWhatLeftItsGroup(t *testing.T) {

@@ -17,10 +17,12 @@ type Engine struct {
 	mu     sync.Mutex
 	joined []*instance // children that still share the descriptor table; guarded by mu
 	lows   int         // descriptors held in the window for them; guarded by mu
+
+	cgroups map[string]*cgroup // of services, by directory; guarded by mu
 }
 
 // NewEngine makes the engine of this process.
-func NewEngine() *Engine { return &Engine{window: newWindow()} }
+func NewEngine() *Engine { return &Engine{window: newWindow(), cgroups: map[string]*cgroup{}} }
 
 // Window is the number below which descriptors are handed over, and above
 // which all that lives longer belongs.

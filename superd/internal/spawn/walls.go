@@ -99,6 +99,7 @@ func (p *Plan) Close() {
 	}
 	if p.walls.cgroup != nil {
 		p.walls.cgroup.close()
+		p.walls.cgroup = nil
 	}
 }
 
