@@ -95,7 +95,7 @@ services:
   large: {listen: "127.0.0.1:0", run: %s, cgroup: {memory: 1M, per_connection: true}}
 `, yamlList(append([]string{"/bin/true"}, large...)...)))
 	var crowd []net.Conn
-	for range fewer(400, 120) {
+	for range fewer(400, 80) {
 		c := d.dial("crowd")
 		io.WriteString(c, "hello")
 		crowd = append(crowd, c)

@@ -58,9 +58,11 @@ func BenchmarkPreset(b *testing.B) {
 		sandbox config.Sandbox
 		rlimits []config.Rlimit
 		cgroup  config.Cgroup
+		score   *int
 	}{
 		{name: "none", sandbox: config.Sandbox{Preset: "none", SystemCalls: "all", Network: true}},
 		{name: "basic", sandbox: basic},
+		{name: "basic-oom", sandbox: basic, score: new(ownOOMScore(b))},
 		{name: "offline", sandbox: offline},
 		{name: "strict", sandbox: strict},
 		{name: "all-on", sandbox: strict, rlimits: everyRlimit(), cgroup: config.Cgroup{On: os.Geteuid() == 0, PerConnection: true}},
@@ -68,7 +70,7 @@ func BenchmarkPreset(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			c.sandbox.BestEffort = os.Geteuid() != 0
 			spec := Spec{Service: "bench", Path: path, Argv: []string{"small"}, Stderr: StderrClient, Dir: "/",
-				Sandbox: c.sandbox, Rlimits: c.rlimits, Cgroup: c.cgroup}
+				Sandbox: c.sandbox, Rlimits: c.rlimits, Cgroup: c.cgroup, OOMScore: c.score}
 			if os.Geteuid() == 0 {
 				spec.Identity = &Identity{UID: 65534, GID: 65534}
 			}
