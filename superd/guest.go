@@ -178,6 +178,7 @@ func (g *guest) launch() {
 		return
 	}
 	g.hall.starting.add(g)
+	g.hall.short.Store(true)
 }
 
 // launchAgain is for one who waits for a process.

@@ -4,6 +4,7 @@ import (
 	"math"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,7 @@ type hall struct {
 	most     int                   // how many may be silent, and how many may wait for a place
 	silent   party                 // who have not said who they are, or anything
 	starting party                 // whose programs could not be started yet
+	short    atomic.Bool           // there are such, or were; any goroutine may look
 	leaving  party                 // who were turned away and have not closed
 	waiting  int                   // for a place
 	crowd    map[netip.Prefix]int  // the silent ones by where they are from
@@ -61,6 +63,23 @@ func mostInHall() int {
 
 // mostGuests is how many descriptors the guests of all halls can have.
 func mostGuests() int { return len(daemon{}.halls) * (2*mostInHall() + min(mostInHall(), mostLeaving)) }
+
+// processFree has those try again, in their order, who wait for a process: one
+// has ended. Whoever comes later would take it otherwise. Any goroutine may call
+// it.
+func (h *hall) processFree() {
+	if h.short.Load() {
+		h.set.Order(func() {
+			g := h.starting.first
+			if g == nil {
+				h.short.Store(false)
+				return
+			}
+			g.tries = max(g.tries-1, 0) // as long as others end, its time goes on
+			g.launchAgain()
+		})
+	}
+}
 
 // turn is what the accepting thread does between connections; it returns for
 // how many milliseconds the thread may sleep.

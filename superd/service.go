@@ -108,6 +108,9 @@ func release(v *conn.Visitor, x *event.Exit, cause error) {
 		s.tell(g.ticket.Ended(e, now), v, x, cause, now)
 	}
 	g.ticket.Release()
+	for _, h := range s.daemon.halls {
+		h.processFree()
+	}
 	g.hall.take(g)
 }
 
