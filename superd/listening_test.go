@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -209,6 +210,105 @@ func TestSocketOptions(t *testing.T) {
 	}
 }
 
+// What a program can ask of its connection, by the options of the kernel.
+func TestOptionsThatTakeRights(t *testing.T) {
+	t.Parallel()
+	ask := "run: " + yamlList(installed(t, "perl"), "-e",
+		`print join " ", map { unpack "I", getsockopt STDIN, $$_[0], $$_[1] } `+
+			fmt.Sprintf("[%d, %d], [%d, %d], [%d, %d], [%d, %d], [%d, %d], [%d, %d]",
+				unix.SOL_SOCKET, unix.SO_RCVBUF, unix.SOL_SOCKET, unix.SO_SNDBUF, unix.SOL_SOCKET, unix.SO_MARK,
+				unix.IPPROTO_IP, unix.IP_TOS, unix.IPPROTO_IP, unix.IP_FREEBIND, unix.IPPROTO_IP, unix.IP_TRANSPARENT))
+	const open = "services: {options: {listen: {address: '127.0.0.1:0', device: lo, rcvbuf: 64K, sndbuf: 32K, tos: 184, freebind: true, defer_accept: 5s"
+	d := start(t, open+"}, "+ask+"}}")
+	if got, want := d.ask("options", "x"), "131072 65536 0 184 1 0"; got != want {
+		t.Errorf("the program sees %q, not %q", got, want)
+	}
+	if os.Geteuid() == 0 {
+		d := start(t, open+", mark: 4294967295, transparent: true}, "+ask+"}}")
+		if got, want := d.ask("options", "x"), "131072 65536 4294967295 184 1 1"; got != want {
+			t.Errorf("the program sees %q, not %q", got, want)
+		}
+	}
+	most, err := os.ReadFile("/proc/sys/net/core/rmem_max")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := publicDir(t)
+	for key, want := range map[string]string{
+		"mark: 1":            "mark: operation not permitted (EPERM) (superd lacks CAP_NET_ADMIN)",
+		"transparent: true":  "transparent: operation not permitted (EPERM) (superd lacks CAP_NET_ADMIN or CAP_NET_RAW)",
+		"rcvbuf: 1023M":      "rcvbuf: the sysctl net.core.rmem_max allows " + strings.TrimSpace(string(most)) + " bytes at most (raise it, or give superd CAP_NET_ADMIN)",
+		"device: nope0":      "device: no such device (ENODEV) (this machine has no such interface now)",
+		"device: lo, tos: 4": "",
+	} {
+		file := writeFile(t, dir, "superd.yaml", "services: {x: {builtin: echo, listen: {address: '127.0.0.1:0', "+key+"}}}", 0o644)
+		name, _, _ := strings.Cut(key, ":")
+		want := fmt.Sprintf("%s:1:%d: services.x.listen.%s: cannot listen on 127.0.0.1:0: %s\n", file, 64+len(name)+2, name, want)
+		for _, verb := range []string{"check", "run"} {
+			if strings.HasPrefix(key, "device: lo") && verb == "run" {
+				continue // it would
+			}
+			cmd := superd(verb, "-c", file)
+			if os.Geteuid() == 0 {
+				asUser(t, cmd, someUser)
+			}
+			code, _, complaints := finished(t, cmd)
+			if strings.HasPrefix(key, "device: lo") {
+				if code != 0 {
+					t.Errorf("%s: check says %d %s", key, code, complaints)
+				}
+			} else if code != 1 || !strings.HasSuffix(complaints, want) {
+				t.Errorf("%s: %s says %d %s, not %s", key, verb, code, complaints, want)
+			}
+		}
+	}
+}
+
+// One port of two network interfaces is two sockets.
+func TestDevices(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	unshare, ip, nsenter := program(t, "unshare"), program(t, "ip"), program(t, "nsenter")
+	cmd := prepare(t, several(
+		"one", "listen: {address: '0.0.0.0:7007', device: lo}, builtin: greeting, text: one",
+		"other", "listen: {address: '0.0.0.0:7007', device: other}, builtin: greeting, text: other"))
+	script := `set -e; $0 link set lo up; $0 link add other type veth peer name cable
+		$0 addr add 192.0.2.1/24 dev other; $0 link set other up; exec "$@"`
+	inside := exec.Command(unshare, append([]string{"--net", "/bin/sh", "-c", script, ip, cmd.Path}, cmd.Args[1:]...)...)
+	inside.Env = cmd.Env
+	d := startCommand(t, inside)
+	elsewhere := exec.Command(unshare, "--net", program(t, "sleep"), "1000") // at the other end of the cable
+	if err := elsewhere.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer elsewhere.Wait()
+	defer elsewhere.Process.Kill()
+	in := func(pid int, cmd *exec.Cmd) *exec.Cmd {
+		there := exec.Command(nsenter, append([]string{"--net=/proc/" + strconv.Itoa(pid) + "/ns/net", cmd.Path}, cmd.Args[1:]...)...)
+		there.Env = cmd.Env
+		return there
+	}
+	apart := elsewhere.Process.Pid
+	eventually(t, func() error { // it has a network of its own in a moment
+		own, _ := os.Readlink("/proc/self/ns/net")
+		if its, err := os.Readlink("/proc/" + strconv.Itoa(apart) + "/ns/net"); err != nil || its == own {
+			return fmt.Errorf("it is in the network %s, %v", its, err)
+		}
+		return nil
+	})
+	output(t, in(d.pid(), exec.Command(ip, "link", "set", "cable", "netns", strconv.Itoa(apart))))
+	output(t, in(apart, exec.Command(ip, "addr", "add", "192.0.2.2/24", "dev", "cable")))
+	output(t, in(apart, exec.Command(ip, "link", "set", "cable", "up")))
+	for want, cmd := range map[string]*exec.Cmd{
+		"one":   in(d.pid(), superd("connect", "127.0.0.1:7007")),
+		"other": in(apart, superd("connect", "192.0.2.1:7007")),
+	} {
+		if code, out, complaints := finished(t, cmd); code != 0 || out != want {
+			t.Errorf("by the interface of %s it says %d %q %s", want, code, out, complaints)
+		}
+	}
+}
+
 // Superd costs a socket and a program in memory for each service, and no
 // thread.
 func TestManyServices(t *testing.T) {
@@ -271,7 +371,7 @@ services:
 		t.Errorf("it ends with %d and %q", code, out)
 	}
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
-	const nowhere = ": cannot assign requested address (EADDRNOTAVAIL) (no interface of this machine has that address now)"
+	const nowhere = ": cannot assign requested address (EADDRNOTAVAIL) (no interface of this machine has that address now; freebind: true listens all the same)"
 	want := []string{
 		fmt.Sprintf(":4:21: services.taken.listen: cannot listen on %s: address already in use (EADDRINUSE) (port %s is held by %s, process %d)",
 			taken.Addr(), port, comm(t), os.Getpid()),

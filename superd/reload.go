@@ -90,8 +90,10 @@ func (d *daemon) findSites(g *generation) (problems config.Problems) {
 		know(keyOf(s.listener), s)
 	}
 	for _, s := range d.sites {
-		know(s.socket.String(), s) // a port that the kernel chose may be named now
 		know(s.socket.Inherited(), s)
+		if key := s.socket.String(); len(open[key]) == 0 {
+			know(key, s) // a port that the kernel chose may be named now
+		}
 	}
 	kept := map[*site]bool{}
 	for _, s := range g.services {

@@ -8,10 +8,17 @@ import (
 
 // claims is which sockets are taken. Two sockets on one port clash when their
 // addresses are the same, or when one of them is every address of the other's
-// family. Sockets that are no TCP clash where their names are the same. Each
-// question is one look into a map, however many sockets there are.
+// family, unless each is for another network interface. Sockets that are no TCP
+// clash where their names are the same. Each question is one look into a map,
+// however many sockets there are.
 type claims struct {
-	named      map[string]claim
+	named   map[string]claim
+	devices map[string]ports // "" for the sockets of no interface, and everyDevice for all
+}
+
+const everyDevice = "*"
+
+type ports struct {
 	exact      map[netip.AddrPort]claim
 	everywhere map[familyPort]claim // sockets for every address
 	anywhere   map[familyPort]claim // the first socket of any kind
@@ -27,8 +34,10 @@ type claim struct {
 	listener Listener
 }
 
-func newClaims() claims {
-	return claims{map[string]claim{}, map[netip.AddrPort]claim{}, map[familyPort]claim{}, map[familyPort]claim{}}
+func newClaims() claims { return claims{map[string]claim{}, map[string]ports{}} }
+
+func newPorts() ports {
+	return ports{map[netip.AddrPort]claim{}, map[familyPort]claim{}, map[familyPort]claim{}}
 }
 
 // clashes reports sockets that cannot be open at once. A disabled service
@@ -75,6 +84,16 @@ func (t claims) holder(l Listener) (claim, bool) {
 		c, is := t.named[l.Place()]
 		return c, is
 	}
+	if l.Device == "" {
+		return t.devices[everyDevice].holder(l)
+	}
+	if c, is := t.devices[l.Device].holder(l); is {
+		return c, true
+	}
+	return t.devices[""].holder(l)
+}
+
+func (t ports) holder(l Listener) (claim, bool) {
 	if c, is := t.exact[l.Addr]; is {
 		return c, true
 	}
@@ -94,6 +113,15 @@ func (t claims) add(c claim) {
 		t.named[c.listener.Place()] = c
 		return
 	}
+	for _, device := range []string{c.listener.Device, everyDevice} {
+		if _, is := t.devices[device]; !is {
+			t.devices[device] = newPorts()
+		}
+		t.devices[device].add(c)
+	}
+}
+
+func (t ports) add(c claim) {
 	t.exact[c.listener.Addr] = c
 	for _, f := range c.listener.families() {
 		if _, is := t.anywhere[f]; !is {
@@ -105,10 +133,12 @@ func (t claims) add(c claim) {
 	}
 }
 
-// Place is what a socket is known by while it is open, as the log has it; it is
-// the same for two ways to write one path.
+// Place is what a socket is known by while it is open; it is the same for two
+// ways to write one path.
 func (l *Listener) Place() string {
 	switch {
+	case l.Family == TCP && l.Device != "":
+		return l.Addr.String() + " on " + l.Device
 	case l.Family == TCP:
 		return l.Addr.String()
 	case l.Family == Inherited:
@@ -119,15 +149,25 @@ func (l *Listener) Place() string {
 	return "unix:" + path.Clean(l.Name)
 }
 
-// Rigid is the key that l differs from other in, of those that are for good once
-// a socket is open; "" for none. Both are for the same socket.
-func (l *Listener) Rigid(other *Listener) string {
+// Rigid is the key that next differs from l in, of those that are for good once a
+// socket is open; "" for none. Both are for the same socket.
+func (l *Listener) Rigid(next *Listener) string {
 	switch {
-	case l.Family != other.Family: // an inherited one, that is called by its address
-	case l.Dual != other.Dual:
+	case l.RcvBuf > 0 && next.RcvBuf == 0:
+		return "rcvbuf" // the system adapts a buffer only of whom nobody has set one
+	case l.SndBuf > 0 && next.SndBuf == 0:
+		return "sndbuf"
+	case l.Family != next.Family: // an inherited one, that is called by its address
+	case l.Dual != next.Dual:
 		return "v6only"
-	case l.Type != other.Type:
+	case l.Type != next.Type:
 		return "type"
+	case l.Device != next.Device:
+		return "device"
+	case l.FreeBind != next.FreeBind:
+		return "freebind"
+	case l.Transparent != next.Transparent:
+		return "transparent"
 	}
 	return ""
 }

@@ -204,10 +204,19 @@ type Listener struct {
 	Backlog int // connections the kernel queues; 0 for the system's maximum
 	// Optional marks the IPv6 half of a bare port: it is left out, not
 	// reported, on a machine without IPv6.
-	Optional  bool
-	Dual      bool // v6only: false; one IPv6 socket serves both families
-	NoDelay   bool // TCP_NODELAY
-	KeepAlive KeepAlive
+	Optional bool
+
+	// Of TCP; of Inherited too but for the first four.
+	Dual           bool   // v6only: false; one IPv6 socket serves both families
+	Device         string // the only network interface that is listened on; "" for all
+	FreeBind       bool   // the address need not be one of the machine's
+	Transparent    bool   // the same, and connections to others' addresses are taken
+	NoDelay        bool   // TCP_NODELAY
+	KeepAlive      KeepAlive
+	RcvBuf, SndBuf int           // bytes; 0 for the system's
+	Mark           uint32        // firewall mark of the packets sent
+	TOS            int           // type of service of the packets sent, 0 to 252
+	DeferAccept    time.Duration // whole seconds until which a client has to send something; 0 is off
 
 	// Of a unix socket with a path.
 	Mode         int    // its permissions, 0 to 0777

@@ -1,9 +1,11 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 )
@@ -51,18 +53,26 @@ func (d *decoder) listeners(v value) []Listener {
 func (s section) listeners() []Listener {
 	v := s.get("address")
 	common := Listener{
-		Spec:      v.node.Value,
-		Type:      s.word("type"),
-		Label:     s.label(),
-		Backlog:   s.integer("backlog"),
-		NoDelay:   s.boolean("nodelay"),
-		KeepAlive: s.keepAlive(),
-		Mode:      s.mode("mode"),
-		Owner:     s.account("owner"),
-		Group:     s.account("group"),
-		At:        v.at,
-		Path:      v.path,
-		keys:      places{s.self.path, s.d.where},
+		Spec:        v.node.Value,
+		Type:        s.word("type"),
+		Label:       s.label(),
+		Backlog:     s.integer("backlog"),
+		Device:      s.device(),
+		FreeBind:    s.boolean("freebind"),
+		Transparent: s.boolean("transparent"),
+		NoDelay:     s.boolean("nodelay"),
+		KeepAlive:   s.keepAlive(),
+		RcvBuf:      s.buffer("rcvbuf"),
+		SndBuf:      s.buffer("sndbuf"),
+		Mark:        uint32(s.integer("mark")),
+		TOS:         s.tos(),
+		DeferAccept: s.duration("defer_accept"),
+		Mode:        s.mode("mode"),
+		Owner:       s.account("owner"),
+		Group:       s.account("group"),
+		At:          v.at,
+		Path:        v.path,
+		keys:        places{s.self.path, s.d.where},
 	}
 	shared := !s.boolean("v6only")
 	if !hasText(v.node) {
@@ -83,13 +93,21 @@ func (s section) listeners() []Listener {
 
 // goesWith are the keys that not every address has a use for.
 var goesWith = map[string]func(endpoints) error{
-	"type":      onlyUnix,
-	"v6only":    onlyTCP,
-	"nodelay":   onlyTCPOrInherited,
-	"keepalive": onlyTCPOrInherited,
-	"mode":      onlyPath,
-	"owner":     onlyPath,
-	"group":     onlyPath,
+	"type":         onlyUnix,
+	"v6only":       onlyTCP,
+	"device":       onlyTCP,
+	"freebind":     onlyTCP,
+	"transparent":  onlyTCP,
+	"nodelay":      onlyTCPOrInherited,
+	"keepalive":    onlyTCPOrInherited,
+	"rcvbuf":       onlyTCPOrInherited,
+	"sndbuf":       onlyTCPOrInherited,
+	"mark":         onlyTCPOrInherited,
+	"tos":          onlyTCPOrInherited,
+	"defer_accept": onlyTCPOrInherited,
+	"mode":         onlyPath,
+	"owner":        onlyPath,
+	"group":        onlyPath,
 }
 
 func onlyTCP(e endpoints) error {
@@ -167,6 +185,40 @@ func checkFamily(found endpoints, shared bool) error {
 		}
 	}
 	return nil
+}
+
+// longestDevice is how long the name of an interface can be (IFNAMSIZ less the
+// terminator).
+const longestDevice = 15
+
+func (s section) device() string {
+	name := s.nonEmpty("device")
+	if len(name) > longestDevice || strings.ContainsAny(name, "/ \t\n") {
+		s.d.bad(s.get("device"), quote(name)+" cannot name a network interface", "ip link lists them")
+	}
+	return name
+}
+
+// largestBuffer is what fits into the int that the kernel makes twice the number
+// of.
+const largestBuffer = 1<<30 - 1
+
+func (s section) buffer(name string) int {
+	size := s.size(name)
+	if size > largestBuffer {
+		s.d.bad(s.get(name), "is too large, must be less than 1G", "")
+		return 0
+	}
+	return int(size)
+}
+
+// tos keeps off the two bits that are TCP's own (RFC 3168, 5).
+func (s section) tos() int {
+	n := s.integer("tos")
+	if n&3 != 0 {
+		s.d.bad(s.get("tos"), fmt.Sprintf("%d has one of the two lowest bits, which are TCP's own", n), fmt.Sprintf("write %d", n&^3))
+	}
+	return n
 }
 
 // keepAlive reads true, false or a mapping, which says true as well.

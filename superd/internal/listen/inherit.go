@@ -276,7 +276,7 @@ func (s *Set) takeHeirloom(h *heirloom, l *config.Listener, door Door) (*Socket,
 func (k *Socket) ready(l *config.Listener) error {
 	err := os.NewSyscallError("fcntl", unix.SetNonblock(k.fd, true))
 	if err == nil && k.self.Kind == peer.Internet {
-		err = configure(k.fd, l)
+		err = configure(k.fd, l, nil)
 	}
 	if err == nil && l.Backlog > 0 {
 		err = listenOn(k.fd, l)
@@ -297,12 +297,26 @@ func (h *heirloom) check(l *config.Listener) error {
 		return &hindrance{what: "the inherited " + h.String() + " " + h.trouble}
 	case l.Family == config.Unix && h.kind != socketTypes[l.Type]:
 		return &hindrance{key: "type", what: "the inherited " + h.String() + " is not of the type " + l.Type}
+	case l.Family == config.TCP && (l.Device != "" || l.FreeBind || l.Transparent):
+		return bornWith(l)
 	case l.Family == config.TCP && h.dual != l.Dual:
 		return h.otherFamilies(l)
 	case l.Family == config.Inherited && h.self.Kind != peer.Internet:
 		return withoutTCP(l)
 	}
 	return nil
+}
+
+// bornWith refuses the keys of what only whoever makes a socket can say.
+func bornWith(l *config.Listener) error {
+	key, unit := "device", "BindToDevice="
+	switch {
+	case l.FreeBind:
+		key, unit = "freebind", "FreeBind="
+	case l.Transparent:
+		key, unit = "transparent", "Transparent="
+	}
+	return &hindrance{key: key, what: key + ": the socket is inherited, and was made without asking superd", hint: "leave it out: " + unit + " of the socket unit says it"}
 }
 
 func (h *heirloom) otherFamilies(l *config.Listener) error {
@@ -315,7 +329,7 @@ func (h *heirloom) otherFamilies(l *config.Listener) error {
 
 // withoutTCP refuses the keys of TCP for a socket that is none.
 func withoutTCP(l *config.Listener) error {
-	for _, key := range []string{"nodelay", "keepalive"} {
+	for _, key := range []string{"nodelay", "keepalive", "rcvbuf", "sndbuf", "mark", "tos", "defer_accept"} {
 		if l.Written(key) {
 			return &hindrance{key: key, what: "the inherited socket is not of TCP, for which alone " + key + " has a meaning", hint: "leave it out"}
 		}

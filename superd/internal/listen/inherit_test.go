@@ -148,9 +148,9 @@ func TestInheritedBarePort(t *testing.T) {
 	if len(in.rest) != 1 {
 		t.Errorf("%d sockets are left", len(in.rest))
 	}
-	const shared = "the inherited descriptor 202 (c) serves IPv4 too"
+	const shared = "the inherited descriptor 202 (c) serves IPv4 too" // of the other half nothing more is told
 	_, problems := s.Open(at("0.0.0.0:"+dualPort, "[::]:"+dualPort), Owners{}, newRoom(0))
-	if len(problems) != 2 || !strings.HasSuffix(problems[0].What, shared) || !strings.HasSuffix(problems[1].What, shared) ||
+	if len(problems) != 1 || !strings.HasSuffix(problems[0].What, shared) ||
 		!strings.Contains(problems[0].Hint, "write {address: "+dualPort+", v6only: false}") {
 		t.Errorf("the problems are %v", problems)
 	}

@@ -74,11 +74,21 @@ func (s *Set) openWithPort(list []config.Listener, owners Owners, door Door) (op
 		if err != nil && !(l.Optional && noFamily(err)) {
 			problems = append(problems, s.problem(l, addr, err))
 		}
+		if aboutKey(err) {
+			break // the other half would say the same
+		}
 		if err == nil {
 			opened = append(opened, k)
 		}
 	}
 	return opened, problems
+}
+
+// aboutKey tells that something is wrong with a key of the file, and not with
+// the address.
+func aboutKey(err error) bool {
+	var h *hindrance
+	return errors.As(err, &h) && h.key != ""
 }
 
 // noFamily says that the machine has no IPv6.
@@ -98,17 +108,13 @@ func (s *Set) open(l *config.Listener, addr netip.AddrPort, owners Owners, door 
 }
 
 func (s *Set) openTCP(l *config.Listener, addr netip.AddrPort, door Door) (*Socket, error) {
-	family := unix.AF_INET
-	if addr.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	fd, err := s.newSocket(family, unix.SOCK_STREAM, 0)
+	fd, err := s.newSocket(familyOf(addr), unix.SOCK_STREAM, 0)
 	if err != nil {
 		return nil, err
 	}
 	k := &Socket{fd: fd, door: door, listener: l, any: addr.Addr().IsUnspecified()}
 	if err = prepare(fd, l, addr); err == nil {
-		err = configure(fd, l)
+		err = configure(fd, l, nil)
 	}
 	if err == nil {
 		err = k.listen(l, addr)
@@ -118,6 +124,13 @@ func (s *Set) openTCP(l *config.Listener, addr netip.AddrPort, door Door) (*Sock
 		return nil, err
 	}
 	return k, nil
+}
+
+func familyOf(addr netip.AddrPort) int {
+	if addr.Addr().Is6() {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
 }
 
 // newSocket makes a socket above the window, and non-blocking.
@@ -156,47 +169,6 @@ func backlogOf(l *config.Listener) int {
 		return math.MaxInt32
 	}
 	return l.Backlog
-}
-
-// prepare sets the options that have to be there before bind(2).
-func prepare(fd int, l *config.Listener, addr netip.AddrPort) error {
-	err := setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR")
-	if addr.Addr().Is6() {
-		err = errors.Join(err, setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, number(!l.Dual), "IPV6_V6ONLY"))
-	}
-	return err
-}
-
-// configure sets the options of a listening TCP socket; connections inherit
-// those that are theirs, so that accepting one costs no further call (tcp(7)).
-func configure(fd int, l *config.Listener) error {
-	err := errors.Join(
-		setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, number(l.NoDelay), "TCP_NODELAY"),
-		setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, number(l.KeepAlive.On), "SO_KEEPALIVE"))
-	for _, o := range []struct {
-		option, value int
-		name          string
-	}{
-		{unix.TCP_KEEPIDLE, int(l.KeepAlive.Idle.Seconds()), "TCP_KEEPIDLE"},
-		{unix.TCP_KEEPINTVL, int(l.KeepAlive.Interval.Seconds()), "TCP_KEEPINTVL"},
-		{unix.TCP_KEEPCNT, l.KeepAlive.Count, "TCP_KEEPCNT"},
-	} {
-		if o.value > 0 {
-			err = errors.Join(err, setOption(fd, unix.IPPROTO_TCP, o.option, o.value, o.name))
-		}
-	}
-	return err
-}
-
-func setOption(fd, level, option, value int, name string) error {
-	return os.NewSyscallError("setsockopt "+name, unix.SetsockoptInt(fd, level, option, value))
-}
-
-func number(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
@@ -276,7 +248,7 @@ func (s *Set) problem(l *config.Listener, addr netip.AddrPort, err error) config
 	case unix.EACCES:
 		p.Hint = "ports below 1024 need root, or CAP_NET_BIND_SERVICE"
 	case unix.EADDRNOTAVAIL:
-		p.Hint = "no interface of this machine has that address now"
+		p.Hint = "no interface of this machine has that address now; freebind: true listens all the same"
 	case unix.EAFNOSUPPORT:
 		p.Hint = "this machine has no IPv6"
 	case unix.EMFILE:

@@ -79,7 +79,8 @@ type Socket struct {
 	lease    lease
 }
 
-// Listener is what the socket was made from, as Open was given it.
+// Listener is what the file says of the socket, as Open or Reconfigure was given
+// it.
 func (k *Socket) Listener() *config.Listener { return k.listener }
 
 // Local is the address that a TCP socket is really bound to.

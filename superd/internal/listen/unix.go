@@ -282,46 +282,6 @@ func symbolic(err error) string {
 	return fmt.Sprintf("%s (%s)", errno.Error(), unix.ErrnoName(errno))
 }
 
-// Check says what of a service's listeners could not be opened on this machine,
-// as far as that can be told without opening them: whether another process has
-// the address is not looked at.
-func Check(list []config.Listener) (problems config.Problems) {
-	var s *Set
-	for i := range list {
-		l := &list[i]
-		if err := checkPath(l); err != nil {
-			problems = append(problems, s.problem(l, l.Addr, err))
-		}
-	}
-	return problems
-}
-
-func checkPath(l *config.Listener) error {
-	if l.Family != config.Unix || l.Name[0] == '@' {
-		return nil
-	}
-	if err := checkDirectory(filepath.Dir(l.Name)); err != nil {
-		return directoryTrouble(l.Name, err)
-	}
-	info, err := os.Lstat(l.Name)
-	if err != nil {
-		return nil // it will be made
-	}
-	return checkSocket(info)
-}
-
-// checkDirectory tells why superd could make no file in dir.
-func checkDirectory(dir string) error {
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		return err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return unix.ENOTDIR
-	}
-	return unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
-}
-
 // withdraw removes the socket's file, unless it is another's by now. No lock is
 // needed: as long as the socket is open, no superd takes its file for stale.
 func (k *Socket) withdraw() {

@@ -164,12 +164,7 @@ func TestGroups(t *testing.T) {
 
 // Whoever has more groups than most is not cut short.
 func TestManyGroups(t *testing.T) {
-	if os.Getuid() != 0 {
-		if os.Getenv("SUPERD_TEST_STRICT") != "" {
-			t.Fatal("this needs root")
-		}
-		t.Skip("SKIPPED: this needs root")
-	}
+	needRoot(t)
 	own, err := syscall.Getgroups()
 	if err != nil {
 		t.Fatal(err)
@@ -244,12 +239,7 @@ func rights(t *testing.T, path string) int {
 }
 
 func TestOwnersOfTheFile(t *testing.T) {
-	if os.Getuid() != 0 {
-		if os.Getenv("SUPERD_TEST_STRICT") != "" {
-			t.Fatal("this needs root")
-		}
-		t.Skip("SKIPPED: this needs root")
-	}
+	needRoot(t)
 	dir := shortDir(t)
 	s := newSet(t)
 	defer s.Abandon()
