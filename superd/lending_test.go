@@ -244,3 +244,60 @@ func TestWaitMissingProgram(t *testing.T) {
 		t.Errorf("a connection that nobody has accepted ends with %v", err)
 	}
 }
+
+// A program that has its socket keeps it across a reload. Whoever comes next
+// finds what the file says by then, be it a program for each connection, or
+// again one that accepts itself.
+func TestReloadWhileLent(t *testing.T) {
+	t.Parallel()
+	d := start(t, several("inetd", `listen: "127.0.0.1:0", `+acceptor(t, 3, "")))
+	first := d.line("inetd")
+	pid, _, _ := strings.Cut(first, " ")
+	d.rewrite(1, several("inetd", `listen: "127.0.0.1:0", run: [/bin/echo, "superd accepts"]`))
+	if second := d.line("inetd"); second != pid+" 2" {
+		t.Errorf("after the reload the program says %q, and %q before", second, first)
+	}
+	d.line("inetd")
+	d.exited("inetd", 1)
+	for range 3 {
+		if got := d.line("inetd"); got != "superd accepts\n" {
+			t.Errorf("instead of superd's own connection there is %q", got)
+		}
+	}
+	d.rewrite(2, several("inetd", `listen: "127.0.0.1:0", user: 4711, `+acceptor(t, 1, "")))
+	if got := d.line("inetd"); !strings.HasSuffix(got, " 1") {
+		t.Errorf("the program that accepts says %q", got)
+	}
+	d.exited("inetd", 5)
+}
+
+// A socket that is new to a service goes to the program together with the
+// others, when nobody has those any more.
+func TestReloadAddsASocketToThoseLent(t *testing.T) {
+	t.Parallel()
+	const script = `for ($n = $ENV{LISTEN_FDS}; $n--;) { open my $s, "+<&=".(3+$n); push @s, $s; vec($bits, 3+$n, 1) = 1 }
+for (1..$ARGV[0]) { select $r = $bits, undef, undef, undef; for $s (@s) { if (vec $r, fileno $s, 1) { accept C, $s; syswrite C, "$$ ".@s; close C } } }`
+	keys := func(list, clients string) string {
+		return several("web", "listen: ["+list+"], wait: listen-fds, run: "+yamlList(installed(t, "perl"), "-e", script, clients))
+	}
+	d := start(t, keys(`"127.0.0.1:0"`, "2"))
+	old, sockets, _ := strings.Cut(d.line("web"), " ")
+	if sockets != "1" {
+		t.Errorf("the program has %s sockets", sockets)
+	}
+	d.rewrite(1, keys(`"127.0.0.1:0", "127.0.0.2:0"`, "1"))
+	d.idle++
+	added := d.addresses("web")[1]
+	waiting, err := net.Dial("tcp", added) // its program may not start before the old one has ended
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waiting.Close()
+	if got := d.line("web"); got != old+" 1" {
+		t.Errorf("the program of before says %q", got)
+	}
+	if got, err := io.ReadAll(waiting); err != nil || !strings.HasSuffix(string(got), " 2") || strings.HasPrefix(string(got), old+" ") {
+		t.Errorf("who came to the new socket gets %q, %v", got, err)
+	}
+	d.exited("web", 2)
+}
