@@ -31,7 +31,13 @@ type operator struct {
 	phase  atomic.Int32
 
 	mu   sync.Mutex
-	ends map[string]*time.Timer // by service: when its drain has taken long enough; guarded by mu
+	ends map[string]ending // by service: when its drain has taken long enough; guarded by mu
+}
+
+// An ending is a drain that has taken long enough at a time.
+type ending struct {
+	*time.Timer
+	at time.Time
 }
 
 // The phases of superd's life, in their order.
@@ -44,7 +50,7 @@ const (
 var phaseWords = [...]string{phaseServing: "serving", phaseDraining: "draining", phaseLeaving: "stopping"}
 
 func newOperator(d *daemon) *operator {
-	return &operator{daemon: d, ends: map[string]*time.Timer{}}
+	return &operator{daemon: d, ends: map[string]ending{}}
 }
 
 // enter goes on to a phase; there is no way back.
@@ -80,6 +86,7 @@ func (o *operator) open() config.Problems {
 	server, err := control.Open(control.Options{
 		Path:          path,
 		Mode:          os.FileMode(c.Mode),
+		Carried:       o.daemon.will.control(),
 		MakeDirectory: !c.PathSet || strings.HasPrefix(path, "/run/"),
 		Above:         o.daemon.engine.Above,
 		Complain:      func(what string, err error) { o.daemon.log.Error(what, event.F("error", err.Error())) },
@@ -88,7 +95,7 @@ func (o *operator) open() config.Problems {
 		o.server = server
 		return nil
 	}
-	if c.PathSet {
+	if c.PathSet && o.daemon.will == nil {
 		return config.Problems{{At: c.At, Path: "control.path", What: err.Error()}}
 	}
 	o.daemon.log.Warn("superd runs without an administrative socket", event.F("error", err.Error()))
@@ -122,7 +129,7 @@ func (o *operator) Status() control.Status {
 		Version:    version,
 		PID:        os.Getpid(),
 		State:      phaseWords[o.phase.Load()],
-		Started:    d.begin,
+		Started:    d.began,
 		UptimeMS:   time.Since(d.begin).Milliseconds(),
 		File:       p.config.Path,
 		Generation: p.generation,
@@ -224,8 +231,8 @@ func (o *operator) Reload() (r control.Report, err error) {
 }
 
 // Upgrade implements control.Daemon.
-func (o *operator) Upgrade() error {
-	return control.Unsupported("upgrade is not supported yet; nothing was changed")
+func (o *operator) Upgrade(asker *control.Asker) (control.Upgraded, error) {
+	return control.Upgraded{}, o.daemon.upgrade(asker)
 }
 
 // Drain implements control.Daemon. The services take who stands in the kernel's
@@ -288,15 +295,41 @@ func (o *operator) drainOne(s *service, limit time.Duration) (live int) {
 	o.daemon.shut(s)
 	live = s.gate.Live()
 	o.daemon.log.Info("draining", event.F("service", name), event.F("live", live), event.F("seconds", limit.Seconds()))
+	o.endAfter(name, limit)
+	return live
+}
+
+// endAfter ends a service's connections after a time.
+func (o *operator) endAfter(name string, limit time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if before := o.ends[name]; before != nil {
+	if before, is := o.ends[name]; is {
 		before.Stop()
 	}
-	o.ends[name] = time.AfterFunc(limit, func() { // ends with the table
+	o.ends[name] = ending{time.AfterFunc(limit, func() { // ends with the table
 		o.daemon.table.Kill(conn.Selection{Service: name}, reasonDrain)
-	})
-	return live
+	}), time.Now().Add(limit)}
+}
+
+// drained are the services that have no sockets by an order.
+func (o *operator) drained() (list []drainage) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for name, e := range o.ends {
+		list = append(list, drainage{name, max(time.Until(e.at), 0)})
+	}
+	return list
+}
+
+// resume goes on with what another superd was told.
+func (o *operator) resume(phase int32, list []drainage) {
+	o.enter(phase)
+	for _, one := range list {
+		if s := find(o.daemon.services, one.Name); s != nil {
+			s.gate.Drain(true)
+			o.endAfter(one.Name, one.Left)
+		}
+	}
 }
 
 // Stop implements control.Daemon.

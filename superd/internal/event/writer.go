@@ -36,14 +36,16 @@ type writer struct {
 	cause error  // of the last write; nil if it was well
 	torn  bool   // the file ends in the middle of a line
 
-	stop    chan struct{} // closed by Close, once: write what is queued, then end
-	abandon chan struct{} // closed by Close when its patience has ended: end now
-	done    chan struct{} // closed when the goroutine ends
+	asked   chan chan struct{} // by Flush: write what is queued, and close the channel
+	stop    chan struct{}      // closed by Close, once: write what is queued, then end
+	abandon chan struct{}      // closed by Close when its patience has ended: end now
+	done    chan struct{}      // closed when the goroutine ends
 }
 
 func newWriter(l *Log, out *os.File, f form) *writer {
 	return &writer{
 		log: l, out: out, form: f,
+		asked:   make(chan chan struct{}),
 		stop:    make(chan struct{}),
 		abandon: make(chan struct{}),
 		done:    make(chan struct{}),
@@ -65,6 +67,9 @@ func (w *writer) run() {
 		case <-clock.C:
 			running = false
 			w.log.flush(false)
+		case written := <-w.asked:
+			w.deliver()
+			close(written)
 		case <-w.stop:
 			w.deliver()
 			return
