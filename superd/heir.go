@@ -15,6 +15,7 @@ import (
 	"superd/superd/internal/event"
 	"superd/superd/internal/listen"
 	"superd/superd/internal/lobby"
+	"superd/superd/internal/spawn"
 )
 
 // An inheritance is what a superd goes on with that has taken the place of
@@ -36,6 +37,9 @@ func inherit() (*inheritance, error) {
 	}
 	os.Unsetenv(willVariable)
 	in := &inheritance{rehearsed: text == rehearsal, remnants: map[string]*service{}}
+	if in.rehearsed {
+		spawn.ReleaseSignals()
+	}
 	var w will // of a rehearsal it is the zero value: descriptor 0
 	var err error
 	if !in.rehearsed {
@@ -79,6 +83,7 @@ func (d *daemon) accept(in *inheritance) {
 	d.begin, d.began = time.Now().Add(-in.Age-in.ago), in.Begin
 	d.generation = in.Generation
 	d.hearSignals()
+	spawn.ReleaseSignals()
 	for _, s := range in.signals {
 		unix.Kill(os.Getpid(), s)
 	}

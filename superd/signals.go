@@ -14,8 +14,10 @@ import (
 // lost, and not to end it: execve(2) gives every signal its default action,
 // which for these is to end the process, and Go's start unblocks them before
 // anybody can say that he wants them. So they are blocked in all threads, taken
-// from the kernel and handed on in the will; what comes in the millisecond
-// after that is ignored until the new one hears them.
+// from the kernel and handed on in the will; what comes from then on is ignored
+// until Go's start gives each signal a handler of its own, and noted as soon as
+// that is over (spawn.ReleaseSignals). While Go starts nothing can be done: a
+// fraction of a millisecond remains in which TERM ends superd.
 
 // heard are the signals that mean something to superd.
 var heard = []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2}
@@ -34,7 +36,7 @@ func (d *daemon) holdSignals() (waiting []unix.Signal, release func()) {
 	for _, c := range []chan os.Signal{d.stops, d.hangups, d.others} {
 		waiting = append(waiting, received(c)...)
 	}
-	restore := ignore(heard)
+	restore := ignore(append([]unix.Signal{unix.SIGPIPE}, heard...))
 	waiting = append(waiting, pending(&set)...)
 	return waiting, func() {
 		restore()

@@ -26,7 +26,7 @@ import (
 // willVariable is in the environment of an heir: its will, or for a rehearsal
 // that word. It never gets to a program.
 const (
-	willVariable = "SUPERD_ESTATE"
+	willVariable = spawn.HeirVariable
 	rehearsal    = "rehearsal"
 )
 
