@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,10 +35,13 @@ type daemon struct {
 	called      chan struct{} // the house has something to tell
 	operator    *operator
 	inheritance *listen.Inheritance // sockets that superd was started with, and does not use now
-	begin       time.Time
-	checking    bool // nothing will be served
-	serving     bool // Watch and Serve have been started
-	entered     bool // the second set's thread has entered the common walls
+	begin       time.Time           // of its clock
+	began       time.Time           // the same, by the clock of that time; an upgrade keeps it
+	self        string              // the path of superd's own program
+	will        *inheritance        // from the superd before, until all goes on; nil for none
+	checking    bool                // nothing will be served
+	serving     bool                // Watch and Serve have been started
+	entered     bool                // the second set's thread has entered the common walls
 
 	mu         sync.Mutex
 	services   []*service // of the present generation; guarded by mu
@@ -47,8 +51,12 @@ type daemon struct {
 	room       int        // connections that may live at a time; guarded by mu
 	stale      bool       // the file that was read last is not in force; guarded by mu
 
+	calm      sync.Mutex  // held while nobody may be told that it comes in
+	upgrading atomic.Bool // somebody has asked for it
+
 	stops   chan os.Signal // TERM and INT, in order
 	hangups chan os.Signal // HUP
+	others  chan os.Signal // USR1 and USR2
 	tasks   chan func()    // for the serving goroutine
 	leaving chan struct{}  // closed when that takes no more tasks
 }
@@ -59,9 +67,16 @@ func run(path string) error {
 	if err := spawn.Supported(); err != nil {
 		return err
 	}
-	c, err := load(path)
+	will, err := inherit()
 	if err != nil {
 		return err
+	}
+	c, err := will.load(path)
+	if err != nil {
+		return err
+	}
+	if will.isRehearsal() {
+		return rehearse(c, will)
 	}
 	reserveThreads()
 	engine := spawn.NewEngine()
@@ -69,11 +84,17 @@ func run(path string) error {
 	defer log.Close(time.Second)
 	d := newDaemon(c, log, engine)
 	d.path = path
+	if d.self, err = ownPath(); err != nil {
+		return fmt.Errorf("cannot find superd's own program: %w", err)
+	}
+	d.accept(will)
 	defer d.close()
 	if err := d.open(problems); err != nil {
 		return err
 	}
-	d.stops, d.hangups = d.hearSignals() // before anybody is told that superd is ready
+	if will == nil {
+		d.hearSignals() // before anybody is told that superd is ready
+	}
 	return d.serve()
 }
 
@@ -106,6 +127,7 @@ var syslogSocket, journalSocket string
 func newDaemon(c *config.Config, log *event.Log, engine *spawn.Engine) *daemon {
 	d := &daemon{config: c, log: log, engine: engine, called: make(chan struct{}, 1), begin: time.Now(),
 		tasks: make(chan func()), leaving: make(chan struct{})}
+	d.began = d.begin
 	d.house = admit.NewHouse(admit.Limits{}, d.call)
 	d.operator = newOperator(d)
 	return d
@@ -139,7 +161,11 @@ func (d *daemon) open(problems config.Problems) (err error) {
 	if d.inheritance, err = listen.Inherit(d.engine.Above); err != nil {
 		return err
 	}
+	d.takeSites()
 	first, wrong := d.prepare(d.config)
+	if len(wrong) > 0 && d.will != nil {
+		first, wrong = d.fallBack(wrong)
+	}
 	if problems = slices.Concat(problems, wrong, d.operator.open()); len(problems) > 0 && first != nil {
 		first.abandon()
 	}
@@ -150,6 +176,7 @@ func (d *daemon) open(problems config.Problems) (err error) {
 	for _, what := range d.inheritance.CloseRest() {
 		d.log.Warn("no service listens on a socket that was handed over, it is closed", event.F("socket", what))
 	}
+	d.succeed()
 	return nil
 }
 
@@ -203,6 +230,10 @@ func (d *daemon) outOfResources(err error) {
 
 // announce logs what the administrator has to know about this start.
 func (d *daemon) announce() {
+	if d.will != nil {
+		d.announceSuccession()
+		return
+	}
 	for _, w := range d.config.Warnings {
 		d.log.Warn(w.Error())
 	}
@@ -225,6 +256,7 @@ func (d *daemon) serve() error {
 	go d.sets[plain].Serve(d.halls[plain].turn) // ends with close
 	endUsher := inBackground(d.usher)
 	close(begin)
+	d.settleEstate()
 	defer inBackground(d.lookAround)()
 	stop := d.obey()
 	d.operator.enter(phaseLeaving)
@@ -357,26 +389,25 @@ func (d *daemon) stopAccepting(endUsher func()) {
 	}
 }
 
-// hearSignals returns the signals that stop superd, and answers the others.
-func (d *daemon) hearSignals() (stops, hangups chan os.Signal) {
-	stops = make(chan os.Signal, 8)
-	signal.Notify(stops, unix.SIGTERM, unix.SIGINT)
+// hearSignals has signals come to where they are waited for.
+func (d *daemon) hearSignals() {
+	d.stops = make(chan os.Signal, 8)
+	signal.Notify(d.stops, unix.SIGTERM, unix.SIGINT)
 	// A reader of our output that goes away is no reason to die (SIGPIPE).
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
-	hangups = make(chan os.Signal, 1) // several at once are one reload
-	signal.Notify(hangups, unix.SIGHUP)
-	others := make(chan os.Signal, 8)
-	signal.Notify(others, unix.SIGUSR1, unix.SIGUSR2)
+	d.hangups = make(chan os.Signal, 1) // several at once are one reload
+	signal.Notify(d.hangups, unix.SIGHUP)
+	d.others = make(chan os.Signal, 8)
+	signal.Notify(d.others, unix.SIGUSR1, unix.SIGUSR2)
 	go func() { // ends with superd
-		for s := range others {
+		for s := range d.others {
 			if s == unix.SIGUSR1 {
 				d.operator.logStatus()
 				continue
 			}
-			d.log.Warn(unix.SignalName(s.(unix.Signal)) + " is not supported yet; nothing was changed")
+			go d.upgradeForSignal() // ends with the upgrade, or the attempt
 		}
 	}()
-	return stops, hangups
 }
 
 // drain lets live connections finish for as long as the file allows, and ends

@@ -460,10 +460,12 @@ func lifeRecords(t *testing.T) map[string][]string {
 	d.signal(syscall.SIGUSR1)
 	d.awaitMany(2, func(r record) bool { return r.is("status") })
 	d.told("drain", "echo")
+	d.signal(syscall.SIGUSR2)
+	d.await(func(r record) bool { return r.is("upgraded") })
 	d.signal(syscall.SIGTERM)
 	d.ended()
 	said := map[string][]string{}
-	for _, message := range []string{"ready", "http", "changed", "reloaded", "draining", "ordered", "status", "stopped"} {
+	for _, message := range []string{"ready", "http", "changed", "reloaded", "draining", "ordered", "status", "upgrading", "upgraded", "stopped"} {
 		for _, r := range d.awaitMany(1, func(r record) bool { return r.is(message) }) {
 			said[message] = append(said[message], slices.Collect(maps.Keys(r))...)
 		}

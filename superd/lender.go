@@ -59,7 +59,7 @@ type tenant struct {
 func (l *lender) Readable(k *listen.Socket) {
 	t := l.tenantOf(k)
 	if t.rests.Waiting() || slices.ContainsFunc(t.sockets, (*listen.Socket).Lent) {
-		l.hall.set.Pause(k) // until the rest is over, or the program of an earlier service has ended
+		l.hall.set.Leave(k) // until the rest is over, or the program of an earlier service has ended
 		return
 	}
 	t.call(k)
@@ -172,7 +172,7 @@ const unknown = time.Second
 func (t *tenant) rest(length time.Duration) {
 	l := t.lender
 	for _, k := range t.sockets {
-		l.hall.set.Pause(k)
+		l.hall.set.Leave(k)
 	}
 	l.hall.lobby.Rest(&t.rests, t, l.daemon.now().Since+length)
 }

@@ -36,7 +36,13 @@ type operator struct {
 	feeder sync.WaitGroup // feed, until close
 
 	mu   sync.Mutex
-	ends map[string]*time.Timer // by service: when its drain has taken long enough; guarded by mu
+	ends map[string]ending // by service: when its drain has taken long enough; guarded by mu
+}
+
+// An ending is a drain that has taken long enough at a time.
+type ending struct {
+	*time.Timer
+	at time.Time
 }
 
 // The phases of superd's life, in their order.
@@ -49,7 +55,7 @@ const (
 var phaseWords = [...]string{phaseServing: "serving", phaseDraining: "draining", phaseLeaving: "stopping"}
 
 func newOperator(d *daemon) *operator {
-	return &operator{daemon: d, notify: newNotifier(), quit: make(chan struct{}), ends: map[string]*time.Timer{}}
+	return &operator{daemon: d, notify: newNotifier(), quit: make(chan struct{}), ends: map[string]ending{}}
 }
 
 // enter goes on to a phase; there is no way back.
@@ -111,6 +117,7 @@ func (o *operator) openControl() config.Problems {
 	server, err := control.Open(control.Options{
 		Path:          path,
 		Mode:          os.FileMode(c.Mode),
+		Carried:       o.daemon.will.control(),
 		MakeDirectory: !c.PathSet || strings.HasPrefix(path, "/run/"),
 		Above:         o.daemon.engine.Above,
 		Complain:      o.complain,
@@ -119,7 +126,7 @@ func (o *operator) openControl() config.Problems {
 		o.server = server
 		return nil
 	}
-	if c.PathSet {
+	if c.PathSet && o.daemon.will == nil {
 		return config.Problems{{At: c.At, Path: "control.path", What: err.Error()}}
 	}
 	o.daemon.log.Warn("superd runs without an administrative socket", event.F("error", err.Error()))
@@ -167,7 +174,7 @@ func (o *operator) Status() control.Status {
 		Version:    version,
 		PID:        os.Getpid(),
 		State:      phaseWords[o.phase.Load()],
-		Started:    d.begin,
+		Started:    d.began,
 		UptimeMS:   time.Since(d.begin).Milliseconds(),
 		File:       p.config.Path,
 		Generation: p.generation,
@@ -270,8 +277,8 @@ func (o *operator) Reload() (r control.Report, err error) {
 }
 
 // Upgrade implements control.Daemon.
-func (o *operator) Upgrade() error {
-	return control.Unsupported("upgrade is not supported yet; nothing was changed")
+func (o *operator) Upgrade(asker *control.Asker) (control.Upgraded, error) {
+	return control.Upgraded{}, o.daemon.upgrade(asker)
 }
 
 // Drain implements control.Daemon. The services take who stands in the kernel's
@@ -334,15 +341,41 @@ func (o *operator) drainOne(s *service, limit time.Duration) (live int) {
 	o.daemon.shut(s)
 	live = s.gate.Live()
 	o.daemon.log.Info("draining", event.F("service", name), event.F("live", live), event.F("seconds", limit.Seconds()))
+	o.endAfter(name, limit)
+	return live
+}
+
+// endAfter ends a service's connections after a time.
+func (o *operator) endAfter(name string, limit time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if before := o.ends[name]; before != nil {
+	if before, is := o.ends[name]; is {
 		before.Stop()
 	}
-	o.ends[name] = time.AfterFunc(limit, func() { // ends with the table
+	o.ends[name] = ending{time.AfterFunc(limit, func() { // ends with the table
 		o.daemon.table.Kill(conn.Selection{Service: name}, reasonDrain)
-	})
-	return live
+	}), time.Now().Add(limit)}
+}
+
+// drained are the services that have no sockets by an order.
+func (o *operator) drained() (list []drainage) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for name, e := range o.ends {
+		list = append(list, drainage{name, max(time.Until(e.at), 0)})
+	}
+	return list
+}
+
+// resume goes on with what another superd was told.
+func (o *operator) resume(phase int32, list []drainage) {
+	o.enter(phase)
+	for _, one := range list {
+		if s := find(o.daemon.services, one.Name); s != nil {
+			s.gate.Drain(true)
+			o.endAfter(one.Name, one.Left)
+		}
+	}
 }
 
 // Stop implements control.Daemon.

@@ -449,20 +449,6 @@ func TestBlocks(t *testing.T) {
 	}
 }
 
-// TestWhatIsNotSupportedYet changes nothing.
-func TestWhatIsNotSupportedYet(t *testing.T) {
-	t.Parallel()
-	a := startAsked(t, one("cat", "run: /bin/cat"))
-	for _, verb := range []string{"upgrade"} {
-		if code, out, complaints := a.tell(verb); code != 1 || out != "" || complaints != verb+" is not supported yet; nothing was changed\n" {
-			t.Errorf("%s ends with %d and %q", verb, code, complaints)
-		}
-	}
-	if got := a.ask("cat", "hello"); got != "hello" {
-		t.Errorf("then the answer is %q", got)
-	}
-}
-
 // TestSocketByFile: the file says where to ask, whatever else is wrong with it.
 func TestSocketByFile(t *testing.T) {
 	t.Parallel()
@@ -628,8 +614,8 @@ func TestCurl(t *testing.T) {
 		{[]string{"http://superd/v1/connections?service=dog"}, `[]`},
 		{[]string{"-d", `{"service": "dog"}`, "http://superd/v1/kill"}, `{"error":"there is no service \"dog\""}`},
 		{[]string{"-d", `{"service": "cat"}`, "http://superd/v1/kill"}, `{"killed":1}`},
-		{[]string{"-w", "%{http_code}", "-X", "POST", "http://superd/v1/upgrade"}, `501`},
-		{[]string{"-X", "POST", "http://superd/v1/reload"}, `{"generation":2,"added":[],"changed":[],"removed":[],"warnings":[]}`},
+		{[]string{"-w", "%{http_code}", "-X", "POST", "http://superd/v1/upgrade"}, `"generation":2,"connections":`},
+		{[]string{"-X", "POST", "http://superd/v1/reload"}, `{"generation":3,"added":[],"changed":[],"removed":[],"warnings":[]}`},
 		{[]string{"-H", "Expect: 100-continue", "-H", "Transfer-Encoding: chunked", "-d", `{"network": "192.0.2.1"}`, "http://superd/v1/block"}, `{}`},
 		{[]string{"http://superd/v1/blocks"}, `[{"source":"192.0.2.1"}]`},
 	} {

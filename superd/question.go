@@ -121,8 +121,10 @@ func (q *question) reload() error {
 }
 
 func (q *question) upgrade() error {
-	_, err := q.client.Order("upgrade", nil)
-	return err
+	text, err := q.client.Order("upgrade", nil)
+	return list(q, text, err, func(u control.Upgraded) string {
+		return fmt.Sprintf("superd %s goes on with %s, generation %d\n", u.Version, plural(u.Connections, "connection", "connections"), u.Generation)
+	})
 }
 
 // drain waits, since whoever drains wants to do something to what is behind

@@ -97,7 +97,7 @@ func (d *daemon) findSites(g *generation) (problems config.Problems) {
 	}
 	kept := map[*site]bool{}
 	for _, s := range g.services {
-		if s.config.Enabled {
+		if s.config.Enabled && !d.will.drains(s.config.Name) {
 			missing, wrong := g.keep(s, open, kept)
 			problems = slices.Concat(problems, wrong, d.openSites(g, s, missing))
 		}
@@ -134,6 +134,9 @@ func (g *generation) keep(s *service, open map[string][]*site, kept map[*site]bo
 
 // openSites opens sockets in the nursery.
 func (d *daemon) openSites(g *generation, s *service, missing []config.Listener) config.Problems {
+	if g.nursery == nil {
+		return nil // it is a rehearsal
+	}
 	opened, problems := g.nursery.Open(missing, s.owners, s)
 	for _, k := range opened {
 		g.sites = append(g.sites, &site{k, k.Listener(), s, nil})

@@ -149,11 +149,14 @@ func (s *service) tell(c admit.Change, v *conn.Visitor, x *event.Exit, cause err
 type badEnd struct{ *event.Exit }
 
 func (b badEnd) Error() string {
-	how := fmt.Sprintf("exited with status %d", b.Status)
+	return fmt.Sprintf("the program %s after %s: see its records stderr and exited", b.short(), b.Duration.Round(time.Millisecond))
+}
+
+func (b badEnd) short() string {
 	if b.Signaled {
-		how = "was ended by " + unix.SignalName(b.Signal)
+		return "was ended by " + unix.SignalName(b.Signal)
 	}
-	return fmt.Sprintf("the program %s after %s: see its records stderr and exited", how, b.Duration.Round(time.Millisecond))
+	return fmt.Sprintf("exited with status %d", b.Status)
 }
 
 // refreshImage makes the image anew for a built-in that tells the time, once

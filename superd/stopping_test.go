@@ -193,7 +193,7 @@ func TestDrainLeavesTimeToEnd(t *testing.T) {
 	d.signal(syscall.SIGTERM)
 	d.await(func(r record) bool { return r.is("draining") })
 	d.signal(syscall.SIGUSR2) // is answered once drain has done all it does
-	d.await(func(r record) bool { return strings.HasPrefix(r.text("message"), "SIGUSR2") })
+	d.await(func(r record) bool { return r.is(tooLate) })
 	if _, err := io.WriteString(c, "in good order\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -204,27 +204,8 @@ func TestDrainLeavesTimeToEnd(t *testing.T) {
 	checkEnd(t, d.exited("slow", 1)[0], "3", "timeout.session")
 }
 
-// Signals that mean nothing yet change nothing, whenever they come.
-func TestSignalsWithoutMeaning(t *testing.T) {
-	t.Parallel()
-	d := start(t, one("cat", "run: /bin/cat")+"\ndrain: 1h")
-	c := d.held("cat")
-	signals := map[string]syscall.Signal{"SIGUSR2": syscall.SIGUSR2}
-	tell := func(n int) {
-		for name, s := range signals {
-			d.signal(s)
-			d.awaitMany(n, func(r record) bool { return r.is(name + " is not supported yet; nothing was changed") })
-		}
-	}
-	tell(1)
-	d.held("cat").Close()
-	d.signal(syscall.SIGTERM)
-	d.await(func(r record) bool { return r.is("draining") })
-	tell(2)
-	d.talk(c, "still here")
-	c.Close()
-	d.stopped()
-}
+// tooLate is what USR2 gets when superd is about to stop.
+const tooLate = "superd is about to stop, nothing was changed"
 
 // TERM is understood from the moment that superd says that it is ready.
 func TestTermAtOnce(t *testing.T) {

@@ -37,6 +37,8 @@ func (d *daemon) usher(quit <-chan struct{}) {
 }
 
 func (d *daemon) tellAll() {
+	d.calm.Lock()
+	defer d.calm.Unlock()
 	for {
 		w, decision, some := d.house.Next(d.now())
 		if !some {

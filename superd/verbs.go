@@ -34,7 +34,7 @@ func askingVerbs() []*cli.Command {
 			&cli.BoolFlag{Name: "no-wait", Usage: "do not wait until they have ended"}),
 		onDaemon("upgrade", "go on as the program that is installed now", "", func(q *question) error {
 			return q.upgrade()
-		}),
+		}, asJSON()),
 		onDaemon("stop", "drain, then end superd, and wait for that", "", func(q *question) error {
 			return q.stop(q.Bool("now"))
 		}, &cli.BoolFlag{Name: "now", Usage: "do not let connections finish"}),

@@ -15,6 +15,7 @@ import (
 // connections keep the one they were accepted under.
 type Config struct {
 	Path     string // as named on the command line; "(built-in)" for the embedded default
+	Text     []byte // all that was read
 	Log      Log
 	Control  Control
 	HTTP     HTTP

@@ -20,7 +20,7 @@ type Control struct {
 // socket, and nothing else: superd can be asked also while somebody works on
 // its file. The errors are as those of Load.
 func LoadControl(path string) (Control, error) {
-	data, err := read(path)
+	data, err := Read(path)
 	if err != nil {
 		return Control{}, err
 	}

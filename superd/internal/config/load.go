@@ -14,15 +14,16 @@ const largestFile = 8 << 20
 // Load reads and checks the file at path. The error is Problems, with all
 // that is wrong with the file, or tells why the file cannot be read.
 func Load(path string, sys System) (*Config, error) {
-	data, err := read(path)
+	data, err := Read(path)
 	if err != nil {
 		return nil, err
 	}
 	return Parse(path, data, sys)
 }
 
-// read takes a file of the administrator's choice, which may be a pipe.
-func read(path string) ([]byte, error) {
+// Read takes a file of the administrator's choice, which may be a pipe, as Load
+// does. The text is checked by Parse.
+func Read(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", path, bareError(err))
@@ -64,6 +65,6 @@ func Parse(name string, data []byte, sys System) (*Config, error) {
 	if err := d.problems.err(); err != nil {
 		return nil, err
 	}
-	c.Warnings = d.warnings
+	c.Warnings, c.Text = d.warnings, data
 	return c, nil
 }

@@ -150,7 +150,9 @@ func (t *Table) overdue(r *record) {
 	case leftovers:
 		t.pressLeftovers(r)
 	case untold:
-		r.ended.Call, _ = t.engine.Violation(r.child.PID)
+		if call, known := t.engine.Violation(r.child.PID); known {
+			r.ended.Call = call
+		}
 		t.report(r)
 	case draining:
 		t.finish(r)

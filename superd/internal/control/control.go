@@ -22,7 +22,7 @@ type Daemon interface {
 	// Ordered is called before each of the following.
 	Ordered(Order)
 	Reload() (Report, error)
-	Upgrade() error
+	Upgrade(*Asker) (Upgraded, error)                            // where it succeeds, another superd answers the asker
 	Drain(service string, limit *time.Duration) (Drained, error) // "" is all services; no limit is the file's
 	Stop(now bool)
 	Kill(Selection) (Killed, error)
@@ -129,6 +129,15 @@ type Report struct {
 type Change struct {
 	Service string   `json:"service"`
 	Keys    []string `json:"keys"`
+}
+
+// Upgraded is what has taken superd's place.
+type Upgraded struct {
+	Version     string `json:"version"`
+	Before      string `json:"before"` // the version until now
+	Generation  int    `json:"generation"`
+	Connections int    `json:"connections"` // that it goes on with
+	PausedMS    int64  `json:"paused_ms"`   // how long nobody was accepted
 }
 
 // Drained is what a drain has begun with.

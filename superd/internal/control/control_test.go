@@ -63,9 +63,9 @@ func (f *fake) Ordered(o Order) {
 	f.note("ordered %s %q by %d %v", o.Verb, o.What, o.From.UID, o.From.PID == os.Getpid())
 }
 
-func (f *fake) Reload() (Report, error) { return Report{Generation: 2}, f.err }
-func (f *fake) Upgrade() error          { return f.err }
-func (f *fake) Stop(now bool)           { f.note("stop %v", now) }
+func (f *fake) Reload() (Report, error)          { return Report{Generation: 2}, f.err }
+func (f *fake) Upgrade(*Asker) (Upgraded, error) { return Upgraded{Version: "2"}, f.err }
+func (f *fake) Stop(now bool)                    { f.note("stop %v", now) }
 
 func (f *fake) Drain(service string, limit *time.Duration) (Drained, error) {
 	if limit == nil {
@@ -170,7 +170,7 @@ func TestConversation(t *testing.T) {
 		{get("/v1/connections?source=nowhere"), 400, `{"error":"\"nowhere\" is neither an address nor a network such as 10.0.0.0/8"}`, nil},
 		{get("/v1/blocks"), 200, `[{"source":"10.0.0.0/8"}]`, nil},
 		{post("/v1/reload", ""), 200, `{"generation":2,"added":null,"changed":null,"removed":null,"warnings":null}`, []string{ordered("reload", "")}},
-		{post("/v1/upgrade", "{}"), 200, "{}", []string{ordered("upgrade", "")}},
+		{post("/v1/upgrade", "{}"), 200, `{"version":"2","before":"","generation":0,"connections":0,"paused_ms":0}`, []string{ordered("upgrade", "")}},
 		{post("/v1/drain", ""), 200, `{"services":null,"live":3,"limit_ms":0}`, []string{ordered("drain", ""), `drain ""`}},
 		{post("/v1/drain", `{"service": "web", "limit": "1m30s"}`), 200, "", []string{ordered("drain", "web"), `drain "web" 1m30s`}},
 		{post("/v1/drain", `{"limit": "0"}`), 200, "", []string{ordered("drain", ""), `drain "" 0s`}},

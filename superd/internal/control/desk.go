@@ -121,7 +121,8 @@ func (d *desk) answer(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := asking{http: r, from: r.Context().Value(connectionKey{}).(*connection).peer, verb: route.name}
+	a := asking{http: r, verb: route.name}
+	a.from = a.connection().peer
 	if r.Method == http.MethodGet {
 		return route.do(d, &a)
 	}
@@ -136,6 +137,10 @@ func (d *desk) answer(w http.ResponseWriter, r *http.Request) (any, error) {
 	c.SetWriteDeadline(time.Time{}) // an order takes its time; its clients are trusted with that
 	defer func() { c.SetWriteDeadline(time.Now().Add(longestAnswer)) }()
 	return route.do(d, &a)
+}
+
+func (a *asking) connection() *connection {
+	return a.http.Context().Value(connectionKey{}).(*connection)
 }
 
 func find(r *http.Request) (*route, error) {
@@ -221,7 +226,7 @@ func (d *desk) reload(a *asking) (any, error) {
 
 func (d *desk) upgrade(a *asking) (any, error) {
 	d.order(a, "")
-	return struct{}{}, d.daemon.Upgrade()
+	return d.daemon.Upgrade(&Asker{a.connection()})
 }
 
 func (d *desk) drain(a *asking) (any, error) {

@@ -21,6 +21,7 @@ type listener struct {
 	admit func(*connection) // takes a place for it; may close another one
 	done  chan struct{}     // closed by Close, once
 	close sync.Once
+	hold  hold
 }
 
 // newListener takes fd over, a listening socket.
@@ -39,6 +40,9 @@ func (l *listener) Accept() (net.Conn, error) {
 		switch {
 		case err == nil:
 			return c, nil
+		case err == errHeld:
+			l.await(l.hold.present())
+			continue
 		case l.closed() || errors.Is(err, os.ErrClosed):
 			return nil, net.ErrClosed
 		}
@@ -59,11 +63,18 @@ func (l *listener) acceptOne() (*connection, error) {
 	}
 	low, failed := -1, error(nil)
 	err = raw.Read(func(fd uintptr) (done bool) {
+		if l.hold.present() != nil {
+			failed = errHeld
+			return true
+		}
 		for low, failed = accept(int(fd)); failed == unix.EINTR || failed == unix.ECONNABORTED; {
 			low, failed = accept(int(fd))
 		}
 		return failed != unix.EAGAIN
 	})
+	if failed == errHeld {
+		return nil, errHeld
+	}
 	if err = errors.Join(err, failed); err != nil {
 		return nil, err
 	}
@@ -91,6 +102,20 @@ func (l *listener) rest(pause time.Duration) {
 	defer t.Stop()
 	select {
 	case <-t.C:
+	case <-l.done:
+	}
+}
+
+// errHeld says that nobody is to be accepted now.
+var errHeld = errors.New("held")
+
+// await waits until held is closed, nil being so, or the listener is.
+func (l *listener) await(held chan struct{}) {
+	if held == nil {
+		return
+	}
+	select {
+	case <-held:
 	case <-l.done:
 	}
 }

@@ -63,6 +63,7 @@ type Options struct {
 	MakeDirectory bool                         // where the directory of Path is missing
 	Above         func(fd int) (int, error)    // moves a descriptor out of accept's way
 	Complain      func(what string, err error) // hears of what is wrong in superd itself
+	Carried       *Carried                     // what another superd has had; nil for nothing
 }
 
 // Open opens the administrative socket. Clients wait until Serve. Close frees
@@ -83,7 +84,11 @@ func (s *Server) open(o Options) error {
 			return err
 		}
 	}
-	fd, err := openSocket(o.Path, o.Mode)
+	open := openSocket
+	if o.Carried != nil {
+		open = o.Carried.resume
+	}
+	fd, err := open(o.Path, o.Mode)
 	if err != nil {
 		return err
 	}

@@ -37,15 +37,17 @@ type writer struct {
 	cause error  // of the last write; nil if it was well
 	gaps  []gap  // missing lines of stderr that no line of the log has told
 
-	anew    atomic.Bool   // open the file anew, whatever its path leads to
-	stop    chan struct{} // closed by Close, once: write what is queued, then end
-	abandon chan struct{} // closed by Close when its patience has ended: end now
-	done    chan struct{} // closed when the goroutine ends
+	anew    atomic.Bool        // open the file anew, whatever its path leads to
+	asked   chan chan struct{} // by Flush: write what is queued, and close the channel
+	stop    chan struct{}      // closed by Close, once: write what is queued, then end
+	abandon chan struct{}      // closed by Close when its patience has ended: end now
+	done    chan struct{}      // closed when the goroutine ends
 }
 
 func newWriter(l *Log, out output) *writer {
 	return &writer{
 		log: l, out: out,
+		asked:   make(chan chan struct{}),
 		stop:    make(chan struct{}),
 		abandon: make(chan struct{}),
 		done:    make(chan struct{}),
@@ -68,6 +70,9 @@ func (w *writer) run() {
 		case <-clock.C:
 			running = false
 			w.log.flush(false)
+		case written := <-w.asked:
+			w.deliver()
+			close(written)
 		case <-w.stop:
 			w.deliver()
 			w.lastWords()

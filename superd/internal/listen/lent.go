@@ -96,8 +96,8 @@ func (s *Set) regain(k *Socket) {
 	s.resume(k.door)
 }
 
-// Pause stops waiting for k until Resume. It is for Readable.
-func (s *Set) Pause(k *Socket) { s.pause(k) }
+// Leave stops waiting for k until Resume. It is for Readable.
+func (s *Set) Leave(k *Socket) { s.pause(k) }
 
 // Sockets are those of a door, in the order in which they were opened or
 // adopted. It is for Readable, and valid until the next order.

@@ -19,7 +19,7 @@ type lodge struct {
 
 func (l *lodge) Readable(k *Socket) {
 	if l.pauses {
-		l.set.Pause(k)
+		l.set.Leave(k)
 	} else {
 		l.set.Lend(k)
 	}

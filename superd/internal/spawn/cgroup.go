@@ -318,21 +318,15 @@ func (c *cgroup) lease() (*leaf, error) {
 }
 
 func (c *cgroup) newLeaf() (l *leaf, err error) {
-	l = &leaf{fd: -1, kill: -1, populated: -1}
-	if l.dir, err = c.freshDir(); err == nil {
-		err = c.limit(l.dir)
+	dir, err := c.freshDir()
+	if err == nil {
+		err = c.limit(dir)
 	}
 	if err == nil {
-		l.fd, err = c.engine.openAbove(l.dir, unix.O_PATH|unix.O_DIRECTORY)
-	}
-	if err == nil {
-		l.kill, err = c.engine.openAbove(filepath.Join(l.dir, "cgroup.kill"), unix.O_WRONLY)
-	}
-	if err == nil {
-		l.populated, err = c.engine.openAbove(filepath.Join(l.dir, "cgroup.events"), unix.O_RDONLY)
+		l, err = c.engine.openLeaf(dir)
 	}
 	if err != nil {
-		l.remove()
+		os.Remove(dir)
 		return nil, err
 	}
 	return l, nil
@@ -387,12 +381,16 @@ func (c *cgroup) giveBack(l *leaf) {
 
 // remove takes l away, as far as nothing runs in it.
 func (l *leaf) remove() {
+	l.close()
+	os.Remove(l.dir)
+}
+
+func (l *leaf) close() {
 	for _, fd := range []int{l.fd, l.kill, l.populated} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
 	}
-	os.Remove(l.dir)
 }
 
 // dying is how long close waits at most for what was killed.

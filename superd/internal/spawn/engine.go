@@ -43,6 +43,8 @@ type Child struct {
 	use   uint32
 	group *cgroup
 	leaf  *leaf // of group; nil where the child has no cgroup of its own
+
+	carried *Failure // of a child with which Resume goes on: why it is not its program
 }
 
 // Streams are the descriptors of one spawn. Start takes both over and closes
@@ -317,6 +319,10 @@ func (e *Engine) Release(c Child, leave bool) {
 	if !leave {
 		c.leaf.killAll()
 	}
+	if c.group == nil { // it was carried, and its service has none now
+		c.leaf.remove()
+		return
+	}
 	c.group.giveBack(c.leaf)
 }
 
@@ -325,6 +331,9 @@ func (e *Engine) Release(c Child, leave bool) {
 func (e *Engine) Failure(c Child) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if c.carried != nil {
+		return c.carried
+	}
 	if c.in == nil || c.in.use != c.use {
 		return nil // the instance went on to another child: this one had left it in order
 	}

@@ -1,0 +1,395 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"superd/superd/internal/admit"
+	"superd/superd/internal/config"
+	"superd/superd/internal/conn"
+	"superd/superd/internal/control"
+	"superd/superd/internal/event"
+	"superd/superd/internal/listen"
+	"superd/superd/internal/lobby"
+	"superd/superd/internal/spawn"
+)
+
+// An inheritance is what a superd goes on with that has taken the place of
+// another.
+type inheritance struct {
+	*estate
+	rehearsed bool                // this is a rehearsal: nothing may have an effect
+	ago       time.Duration       // how old the estate is
+	remnants  map[string]*service // of services that are no more, by name
+	signals   []unix.Signal       // that have come meanwhile
+}
+
+// inherit takes what another superd has left, nil where there is none. Its
+// descriptors are closed on exec again.
+func inherit() (*inheritance, error) {
+	text := os.Getenv(willVariable)
+	if text == "" {
+		return nil, nil
+	}
+	os.Unsetenv(willVariable)
+	in := &inheritance{rehearsed: text == rehearsal, remnants: map[string]*service{}}
+	if in.rehearsed {
+		spawn.ReleaseSignals()
+	}
+	var w will // of a rehearsal it is the zero value: descriptor 0
+	var err error
+	if !in.rehearsed {
+		w, err = readWill(text)
+	}
+	if err == nil {
+		in.estate, err = withdrawEstate(w.fd)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot understand the state of the superd that runs: %w", err)
+	}
+	in.ago, in.signals = sinceBoot()-in.At, w.signals
+	if !in.rehearsed {
+		unix.Close(w.fd)
+		keepAcrossExec(in.descriptors(), false)
+	}
+	return in, nil
+}
+
+func (in *inheritance) isRehearsal() bool { return in != nil && in.rehearsed }
+
+// load is what the heir takes up: the file as it was when it was rehearsed,
+// whatever has become of it since; else the one in force.
+func (in *inheritance) load(path string) (*config.Config, error) {
+	if in == nil {
+		return load(path)
+	}
+	c, err := in.File.parse()
+	if err != nil && !in.rehearsed {
+		return (&file{in.File.Path, in.Before}).parse()
+	}
+	return c, err
+}
+
+// accept has d go on with what it inherits, nil for nothing.
+func (d *daemon) accept(in *inheritance) {
+	d.will = in
+	if in == nil {
+		return
+	}
+	d.begin, d.began = time.Now().Add(-in.Age-in.ago), in.Begin
+	d.generation = in.Generation
+	d.hearSignals()
+	spawn.ReleaseSignals()
+	for _, s := range in.signals {
+		unix.Kill(os.Getpid(), s)
+	}
+	d.log.Resume(&in.Log)
+}
+
+// control is the administrative socket that was left, nil for none.
+func (in *inheritance) control() *control.Carried {
+	if in == nil {
+		return nil
+	}
+	return in.Control
+}
+
+// fallBack is for a file that cannot be taken up after all, though it could be
+// when it was rehearsed: the one in force goes on then.
+func (d *daemon) fallBack(why config.Problems) (*generation, config.Problems) {
+	for _, p := range why {
+		d.log.Error(p.Error())
+	}
+	before := file{d.will.File.Path, d.will.Before}
+	c, err := before.parse()
+	if err != nil {
+		return nil, why
+	}
+	d.log.Error("cannot take the file up, the one before stays in force", event.F("file", c.Path))
+	d.config = c
+	return d.prepare(c)
+}
+
+// rehearse checks that this superd could take the place of the one that runs.
+// It opens nothing, starts nothing, and says so at its end.
+func rehearse(c *config.Config, in *inheritance) error {
+	log := event.Open(os.Stderr, event.Options{Level: "error", Format: c.Log.Format})
+	defer log.Close(time.Second)
+	d := newDaemon(c, log, spawn.NewEngine())
+	defer d.close()
+	d.will = in
+	for _, s := range d.config.Services {
+		s.Cgroup = config.Cgroup{} // those that are there are the other one's
+	}
+	services, problems := d.compile(d.config)
+	d.services = services // for close
+	problems = append(problems, d.checkPlots(services)...)
+	if len(problems) > 0 {
+		return problems
+	}
+	fmt.Fprintln(os.Stderr, consent+version)
+	return nil
+}
+
+// checkPlots finds what of the file cannot be changed while superd listens.
+func (d *daemon) checkPlots(services []*service) config.Problems {
+	for i := range d.will.Sites {
+		p := &d.will.Sites[i].Socket
+		d.sites = append(d.sites, &site{socket: p.Likeness(), listener: &p.Listener})
+	}
+	return d.findSites(&generation{config: d.config, services: services})
+}
+
+// takeSites takes the sockets over, as if superd had listened on them already.
+func (d *daemon) takeSites() {
+	if d.will == nil {
+		return
+	}
+	d.table.Inherit(&d.will.Table, d.will.ago)
+	for i := range d.will.Sites {
+		p := &d.will.Sites[i]
+		k, err := listen.Revive(&p.Socket)
+		s := d.will.remnant(d, p.Service)
+		if err == nil {
+			err = d.sets[plain].Adopt(k, s)
+		}
+		if err != nil {
+			d.log.Error("cannot go on with a socket, it is opened anew", event.F("service", p.Service), event.F("error", err.Error()))
+			unix.Close(p.Socket.FD)
+			continue
+		}
+		d.sites = append(d.sites, &site{socket: k, listener: &p.Socket.Listener, service: s})
+	}
+}
+
+// remnant stands for a service of before that is no more: it has connections
+// and sockets, but lets nobody in.
+func (in *inheritance) remnant(d *daemon, name string) *service {
+	s := in.remnants[name]
+	if s != nil {
+		return s
+	}
+	s = &service{daemon: d, config: &config.Service{Name: name}, table: d.table, hall: d.halls[plain],
+		admission: &admission{policy: admit.NewPolicy(admit.Rules{})}, conn: conn.Service{Events: d.log.Service(name), Release: release}}
+	s.gate = d.house.Gate(name, s.admission.policy, func() {})
+	s.gate.Close()
+	s.retired.Store(true)
+	in.remnants[name] = s
+	return s
+}
+
+// serviceOf is the service of that name, or what is left of it.
+func (d *daemon) serviceOf(name string) *service {
+	if s := find(d.services, name); s != nil {
+		return s
+	}
+	return d.will.remnant(d, name)
+}
+
+// succeed goes on with everything but the sockets, once the file is taken up.
+// Nothing is served yet.
+func (d *daemon) succeed() {
+	in := d.will
+	if in == nil {
+		return
+	}
+	d.keepStandings()
+	now := d.now()
+	d.takeConnections()
+	d.house.Resume(in.House.Blocks, now)
+	for i := range in.House.Gates {
+		c := &in.House.Gates[i]
+		if s := find(d.services, c.Name); s != nil {
+			s.gate.Resume(c, now)
+		}
+	}
+	d.operator.resume(in.Phase, in.Drained)
+	d.takeGuests()
+}
+
+// keepStandings leaves the dates of services that are as they were.
+func (d *daemon) keepStandings() {
+	before, err := (&file{d.will.File.Path, d.will.Before}).parse()
+	if err != nil {
+		return
+	}
+	for _, c := range before.Services {
+		s := find(d.services, c.Name)
+		if s == nil || len(s.config.Changes(c)) > 0 {
+			continue
+		}
+		for _, old := range d.will.Services {
+			if old.Name == c.Name {
+				s.generation, s.since = old.Generation, old.Since
+			}
+		}
+	}
+}
+
+// takeConnections goes on with the table, each connection with its place.
+func (d *daemon) takeConnections() {
+	t := &d.will.Table
+	terms := make([]*conn.Service, len(t.Terms))
+	for i := range t.Terms {
+		s := d.serviceOf(t.Terms[i].Name)
+		terms[i] = t.Terms[i].Service(s.conn.Events, s.conn.Plan, release)
+	}
+	for i := range t.Connections {
+		c := &t.Connections[i]
+		if c.Over() {
+			d.table.Resume(c, terms[c.Terms], nil)
+			continue
+		}
+		g := d.readmit(c, d.will.Places[i])
+		d.table.Resume(c, terms[c.Terms], &g.visitor)
+	}
+}
+
+// readmit is the guest of a connection that has its program.
+func (d *daemon) readmit(c *conn.Connection, p place) *guest {
+	s := d.serviceOf(p.Service)
+	g := s.hall.guest(s)
+	g.welcome, g.fd = true, -1
+	g.visitor.Peer, g.visitor.FromSource, g.visitor.Taken = c.Peer, c.FromSource, c.Taken
+	g.visitor.Resume(c.ID)
+	g.client = clientOf(&g.visitor.Peer)
+	g.ticket = s.gate.Readmit(g.client, p.Trial)
+	if s.counts {
+		s.gate.Count(g.client)
+	}
+	return g
+}
+
+// takeGuests has those who have no program yet come in again, each by the
+// thread that it belongs to, as soon as that serves.
+func (d *daemon) takeGuests() {
+	byHall := map[*hall][]*lodger{}
+	for i := range d.will.Guests {
+		l := &d.will.Guests[i]
+		h := d.serviceOf(l.Service).hall
+		byHall[h] = append(byHall[h], l)
+	}
+	for h, list := range byHall {
+		services := make([]*service, len(list))
+		for i, l := range list {
+			services[i] = d.serviceOf(l.Service)
+		}
+		h.set.Order(func() {
+			for i, l := range list {
+				h.comeBack(l, services[i])
+			}
+		})
+	}
+}
+
+// comeBack has a guest of another superd wait for what it waited for.
+func (h *hall) comeBack(l *lodger, s *service) {
+	g := h.guest(s)
+	g.fd, g.visitor.Peer, g.visitor.Taken = l.FD, l.Peer, l.Taken
+	g.extra = l.Peer.Extra
+	if l.ID != "" {
+		g.welcome = true
+		g.visitor.Resume(l.ID)
+	}
+	g.introduce()
+	g.client.Host = g
+	switch l.Stage {
+	case stageWords[awaitsHeader]:
+		g.silentAgain(awaitsHeader, l.Due)
+	case stageWords[awaitsByte]:
+		g.silentAgain(awaitsByte, l.Due)
+	case stageWords[awaitsPlace]:
+		g.askAgain(l.Since)
+	default:
+		h.leaving.add(g)
+		g.awaitUntil(dismissed, unix.EPOLLIN|unix.EPOLLRDHUP, l.Due)
+	}
+}
+
+// silentAgain has a guest go on being silent, for the rest of its time.
+func (g *guest) silentAgain(s progress, due time.Duration) {
+	if g.service.retired.Load() {
+		g.refuse(admit.ReasonDraining, errNoService)
+		return
+	}
+	g.stage = s
+	g.hall.silent.add(g)
+	g.hall.crowd[g.origin()]++
+	g.awaitUntil(s, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET, due)
+}
+
+var errNoService = errors.New("the service is no more since an upgrade")
+
+// awaitUntil is await for a guest that has waited before, and is above the
+// window.
+func (g *guest) awaitUntil(s progress, events uint32, due time.Duration) {
+	g.stage, g.since = s, g.service.daemon.now().Since
+	if err := g.hall.lobby.Await(&g.waits, g.fd, g, events, due); err != nil {
+		g.heard()
+		g.finish()
+	}
+}
+
+// askAgain has a guest wait for a place that has waited since.
+func (g *guest) askAgain(since time.Duration) {
+	g.greet()
+	g.decision = g.service.gate.Ask(g.client, g.service.daemon.now())
+	g.decision.Waiter.Since(since)
+	waits := g.decision.Verdict == admit.Waits
+	g.decided()
+	if waits && g.stage == awaitsPlace {
+		g.since = since
+	}
+}
+
+// announceSuccession logs what an upgrade has brought.
+func (d *daemon) announceSuccession() {
+	in := d.will
+	for _, w := range d.config.Warnings {
+		d.log.Warn(w.Error())
+	}
+	for _, s := range d.sites {
+		if s.before == nil {
+			s.announce()
+		}
+	}
+	u := d.succession()
+	d.log.Info("upgraded", event.F("version", u.Version), event.F("before", u.Before), event.F("file", d.config.Path),
+		event.F("generation", u.Generation), event.F("connections", u.Connections), event.F("guests", len(in.Guests)), event.F("paused_ms", u.PausedMS))
+}
+
+func (d *daemon) succession() control.Upgraded {
+	return control.Upgraded{Version: version, Before: d.will.Version, Generation: d.generation,
+		Connections: len(d.will.Table.Connections), PausedMS: (sinceBoot() - d.will.At).Milliseconds()}
+}
+
+// settleEstate ends an upgrade: whoever has asked for it is answered, and the
+// estate is forgotten.
+func (d *daemon) settleEstate() {
+	if d.will == nil {
+		return
+	}
+	if d.will.Asker >= 0 {
+		control.Reply(d.will.Asker, d.succession())
+	}
+	d.will = nil
+}
+
+// drains tells whether a service has no sockets by an order.
+func (in *inheritance) drains(name string) bool {
+	if in == nil {
+		return false
+	}
+	for _, d := range in.Drained {
+		if d.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+var _ lobby.Host = (*guest)(nil)

@@ -1,0 +1,86 @@
+package event
+
+import (
+	"time"
+)
+
+// A Carried is what of a log another superd goes on with, which takes this
+// one's place in the same process. It is plain data.
+type Carried struct {
+	Services []CarriedService
+	Dropped  uint64 // lines
+}
+
+// CarriedService is the counters of one service, refusals by the words of
+// their reasons.
+type CarriedService struct {
+	Name                             string
+	Accepted, Exited, Failed, Silent uint64
+	Refused                          map[string]uint64
+}
+
+// Carry reads all counters. Nothing may happen meanwhile.
+func (l *Log) Carry() Carried {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := Carried{Dropped: l.Dropped()}
+	for _, s := range l.services {
+		n := s.Counts()
+		one := CarriedService{s.name, n.Accepted, n.Exited, n.Failed, n.Silent, map[string]uint64{}}
+		for _, r := range Reasons() {
+			if n.Refused[r] > 0 {
+				one.Refused[r.String()] = n.Refused[r]
+			}
+		}
+		c.Services = append(c.Services, one)
+	}
+	return c
+}
+
+// Resume goes on counting where another superd has left off. A reason that is
+// not known any more counts as spawn, so that the sums stay right.
+func (l *Log) Resume(c *Carried) {
+	l.queue.total.Add(c.Dropped)
+	for i := range c.Services {
+		from := &c.Services[i]
+		s := l.Service(from.Name)
+		s.accepted.Add(from.Accepted)
+		s.exited.Add(from.Exited)
+		s.failed.Add(from.Failed)
+		s.silent.Add(from.Silent)
+		for word, n := range from.Refused {
+			s.refused[reasonNamed(word)].Add(n)
+		}
+	}
+}
+
+func reasonNamed(word string) Reason {
+	for _, r := range Reasons() {
+		if r.String() == word {
+			return r
+		}
+	}
+	return ReasonSpawn
+}
+
+// Flush tells the refusals that are held back, and returns when all that was
+// said is written, or false when that takes longer than wait.
+func (l *Log) Flush(wait time.Duration) bool {
+	l.flush(true)
+	patience := time.NewTimer(wait)
+	defer patience.Stop()
+	written := make(chan struct{})
+	select {
+	case l.writer.asked <- written:
+	case <-l.writer.done:
+		return false
+	case <-patience.C:
+		return false
+	}
+	select {
+	case <-written:
+		return true
+	case <-patience.C:
+		return false
+	}
+}
