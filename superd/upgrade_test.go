@@ -573,6 +573,19 @@ func TestUpgradeTakesTheFileUp(t *testing.T) {
 	if got := d.ask("same", ""); got != "after" {
 		t.Errorf("after a reload it says %q", got)
 	}
+	eventually(t, func() error {
+		if n := len(connectedTo(t, d, "same")) + len(connectedTo(t, d, "new")); n > 0 {
+			return fmt.Errorf("%d are connected", n)
+		}
+		return nil
+	})
+	d.exited("same", 2)
+	eventually(t, func() error {
+		if c := d.children(); len(c) > 0 {
+			return fmt.Errorf("children are left: %v", c)
+		}
+		return nil
+	})
 	d.idle = d.descriptors() // with another number of sockets
 }
 
