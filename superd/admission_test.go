@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -266,23 +267,28 @@ services:
 `, long))
 	much := make([]byte, 1<<20)
 	for service, text := range map[string]string{"one": long, "other": "not you", "none": ""} {
-		for name, sends := range map[string]func(c *net.TCPConn){
-			"nothing":             func(*net.TCPConn) {},
-			"its end":             func(c *net.TCPConn) { c.CloseWrite() },
-			"a byte":              func(c *net.TCPConn) { c.Write(much[:1]) },
-			"a megabyte":          func(c *net.TCPConn) { c.Write(much) },
-			"a byte and its end":  func(c *net.TCPConn) { c.Write(much[:1]); c.CloseWrite() },
-			"much, and the end":   func(c *net.TCPConn) { c.Write(much); c.CloseWrite() },
-			"a byte, and another": func(c *net.TCPConn) { c.Write(much[:1]); c.Write(much[:1]) },
+		for _, x := range []struct {
+			before, after int  // bytes that the client sends, and when it has heard all
+			half          bool // it closes its side
+		}{
+			{0, 0, false}, {0, 0, true}, {1, 0, false}, {1, 0, true}, {len(much), 0, false}, {len(much), 0, true},
+			{0, 1, false}, {1, len(much), false}, {len(much), len(much), false},
 		} {
-			if service == "none" && name != "nothing" && name != "its end" {
+			if service == "none" && x.before+x.after > 0 {
 				continue // who is told nothing and goes on sending may get a reset
 			}
 			c := d.dial(service)
-			sends(c)
-			got, err := io.ReadAll(c)
-			if err != nil || string(got) != text {
-				t.Errorf("%s: who sends %s is told %d bytes, %v", service, name, len(got), err)
+			_, err := c.Write(much[:x.before])
+			if x.half {
+				c.CloseWrite()
+			}
+			got, wrong := io.ReadAll(c)
+			var late error
+			if x.after > 0 { // superd has only shut down its own side
+				_, late = c.Write(much[:x.after])
+			}
+			if err := errors.Join(err, wrong, late); err != nil || string(got) != text {
+				t.Errorf("%s: of %+v the client is told %d bytes, %v", service, x, len(got), err)
 			}
 			c.Close()
 		}

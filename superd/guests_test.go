@@ -198,6 +198,12 @@ func (x *inn) next() {
 	}
 }
 
+// parked is how many wait for a place.
+func (x *inn) parked() (n int) {
+	x.on(plain, func() { n = x.halls[plain].waiting })
+	return n
+}
+
 // deliver tells one of those who wait to be told.
 func (x *inn) deliver(i int) {
 	order := x.orders[i]
@@ -317,7 +323,14 @@ func TestGuestsInAnyOrder(t *testing.T) {
 					c.done = true
 				}
 			},
-			"next": func(*rapid.T) { x.next() },
+			"next": func(*rapid.T) {
+				for range 100 { // programs of those who have gone end in the meantime
+					if x.next(); len(x.orders) > 0 || x.parked() == 0 {
+						break
+					}
+					x.caughtUp()
+				}
+			},
 			"tell": func(r *rapid.T) {
 				if len(x.orders) > 0 {
 					x.deliver(rapid.IntRange(0, len(x.orders)-1).Draw(r, "whom"))
@@ -399,6 +412,37 @@ func TestToldBeforeItWaits(t *testing.T) {
 		first = second
 	}
 	x.empty(t)
+}
+
+// Who leaves in the moment in which House.Next tells that it is his turn gives
+// the place back.
+func TestGoneWhenTold(t *testing.T) {
+	t.Parallel()
+	x := newInn(t)
+	s := x.service("parks")
+	for _, leaves := range []func(*net.TCPConn) error{reset, (*net.TCPConn).CloseWrite, nil} {
+		first, _ := x.arrives(s, 1)
+		second, _ := x.arrives(s, 2)
+		first.Close()
+		eventually(t, func() error {
+			if x.next(); len(x.orders) == 0 {
+				return errors.New("nobody is told")
+			}
+			return nil
+		})
+		if leaves != nil {
+			leaves(second.TCPConn)
+		}
+		x.caughtUp()
+		x.deliver(0)
+		if leaves == nil {
+			io.WriteString(second, "hello")
+			if _, err := io.ReadFull(second, make([]byte, 5)); err != nil {
+				t.Errorf("who was let in is served: %v", err)
+			}
+		}
+		x.empty(t)
+	}
 }
 
 // service finds one by its name.

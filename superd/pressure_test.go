@@ -527,24 +527,28 @@ services:
 	}
 }
 
-// Who is told why it is turned away reads all of it, also where superd ends
-// then.
+// Who is told why it is turned away hears all of it, whatever it is sending,
+// also where superd has nothing else to do but to end.
 func TestTermWaitsForReaders(t *testing.T) {
 	t.Parallel()
-	long := strings.Repeat("we are closing. ", 4096/16)
-	d := start(t, fmt.Sprintf(`
+	d := start(t, `
 services:
-  byte: {listen: "127.0.0.1:0", run: /bin/cat, timeout: {first_byte: 1h}, refuse_text: {draining: %q}}
+  few:  {listen: "127.0.0.1:0", run: /bin/cat, max: 1, queue: {timeout: 1h}, refuse_text: {draining: "we are closing"}}
   echo: {listen: "127.0.0.1:0", builtin: echo}
-`, long))
-	c := d.dial("byte")
+`)
+	held, parked := d.held("few"), d.dial("few")
 	d.caughtUp("echo")
 	d.signal(syscall.SIGTERM)
-	d.await(func(r record) bool { return r.is("draining") })
-	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
-		t.Fatal(err)
+	if got, err := io.ReadAll(parked); err != nil || string(got) != "we are closing" {
+		t.Errorf("the client is told %q, %v", got, err)
 	}
-	io.WriteString(c, strings.Repeat("x", 1<<16)) // which would make a close a reset
-	d.hears(c, long[1:])
+	held.Close()
+	d.exited("few", 1)
+	for range 2 { // a reset is told when more is sent
+		if _, err := parked.Write(make([]byte, 1<<19)); err != nil {
+			t.Errorf("what the client sends still: %v", err)
+		}
+	}
+	parked.Close()
 	d.stopped()
 }

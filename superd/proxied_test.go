@@ -255,7 +255,7 @@ func (d *process) through(from, service string) *net.TCPConn {
 // Rules, limits and bans are about the clients, and never about the proxy.
 func TestProxiedClientsAreTold(t *testing.T) {
 	t.Parallel()
-	d := start(t, `
+	d := startAsked(t, `
 services:
   rules: {listen: "127.0.0.1:0", run: /bin/cat, proxy_protocol: {from: [127.0.0.1]}, deny: [192.0.2.66, 127.0.0.1], refuse_text: "no"}
   few:   {listen: "127.0.0.1:0", run: /bin/cat, proxy_protocol: {from: [127.0.0.1]}, max_per_source: 1, on_limit: refuse,
@@ -278,6 +278,16 @@ services:
 		d.hears(c, "bad")
 	}
 	d.talk(d.through("192.0.2.3", "few"), "in")
+	// But who pretends to be one of its proxies is.
+	if n := d.counts("few").Bans; n != 1 {
+		t.Errorf("%d are banned", n)
+	}
+	for range 2 {
+		d.hears(d.from(there, "few"), "bad")
+	}
+	if n := d.counts("few").Bans; n != 2 {
+		t.Errorf("then %d are banned", n)
+	}
 }
 
 // However many say nothing, nobody else is held up, and no place is taken.

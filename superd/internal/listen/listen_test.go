@@ -678,6 +678,70 @@ func TestTurnAwayWithoutDescriptors(t *testing.T) {
 	}
 }
 
+// A shortage stops accepting alone: what is watched for others is heard of, the
+// thread has its turns, and an order ends it.
+func TestShortageIsForSocketsOnly(t *testing.T) {
+	s, err := NewSet(func(fd int) (int, error) { return fd, nil }, func(error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRoom(1000)
+	k := open(t, s, at("127.0.0.1:0"), r)[0]
+	watched, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(watched)
+	heard, turns := make(chan bool, 1000), make(chan bool, 1000)
+	if err := s.Watch(watched, func() {
+		unix.Read(watched, make([]byte, 8))
+		heard <- s.resting
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s.resting, s.until = true, time.Now().Add(time.Hour)
+	go s.Serve(func() int { // ends with Close
+		select {
+		case turns <- s.resting:
+		default:
+		}
+		return 1
+	})
+	t.Cleanup(s.Close)
+	dial(t, k.Local())
+	for range 10 {
+		if !receive(t, turns) {
+			t.Error("the shortage is over")
+		}
+	}
+	unix.Write(watched, []byte{0: 1, 7: 0})
+	if !receive(t, heard) {
+		t.Error("it was heard when the shortage was over")
+	}
+	if len(r.came) > 0 {
+		t.Error("somebody came in")
+	}
+	s.Order(func() {})
+	r.next(t)
+}
+
+// A reserve whose number somebody else has taken is made anew when there are
+// descriptors again.
+func TestReserveIsMadeAnew(t *testing.T) {
+	s, r := newSet(t), newRoom(1000)
+	k := open(t, s, at("127.0.0.1:0"), r)[0]
+	unix.Close(s.reserve)
+	s.reserve = -1
+	serve(t, s)
+	dial(t, k.Local())
+	r.next(t)
+	reserve := make(chan int)
+	s.Order(func() { reserve <- s.reserve })
+	if fd := receive(t, reserve); fd < 0 {
+		t.Error("there is no reserve")
+	}
+}
+
 // useUpDescriptors leaves none of those that this process may have.
 func useUpDescriptors(t *testing.T) (release func()) {
 	t.Helper()
