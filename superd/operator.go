@@ -111,6 +111,9 @@ func (o *operator) openControl() config.Problems {
 	c := &o.daemon.config.Control
 	path := socketOf(c)
 	if path == "" {
+		if before := o.daemon.will.control(); before != nil {
+			before.Close()
+		}
 		o.daemon.log.Warn("XDG_RUNTIME_DIR is not set: superd runs without an administrative socket (name one with control.path)")
 		return nil
 	}

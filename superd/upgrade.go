@@ -249,10 +249,11 @@ const mostLines = 20
 
 // How long an upgrade waits for what is under way.
 const (
-	longestPause    = 5 * time.Second        // for threads that pause, each
-	longestDepart   = 100 * time.Millisecond // for children on their way to their programs
-	longestAnswers  = time.Second            // for answers at the administrative socket
-	longestLogFlush = time.Second
+	longestPause   = time.Second            // for threads that pause, each
+	longestDepart  = 100 * time.Millisecond // for children on their way to their programs
+	longestAnswers = time.Second            // for answers at the administrative socket
+	longestFlush   = time.Second            // of the log, before the pause
+	lastFlush      = 100 * time.Millisecond // and in it; what is not written then is counted as dropped
 )
 
 // handOver has p take superd's place; it returns only if that fails, with
@@ -265,6 +266,7 @@ func (d *daemon) handOver(p *executable, draft *estate, asker *control.Asker) er
 		return errStopping
 	}
 	d.log.Info("upgrading", event.F("file", p.path))
+	d.log.Flush(longestFlush)
 	resume, err := d.pause()
 	if err != nil {
 		return err
@@ -279,7 +281,7 @@ func (d *daemon) handOver(p *executable, draft *estate, asker *control.Asker) er
 	if asker != nil {
 		e.Asker = asker.FD()
 	}
-	d.log.Flush(longestLogFlush)
+	d.log.Flush(lastFlush)
 	e.Log = d.log.Carry()
 	return d.replace(p, e)
 }

@@ -573,20 +573,7 @@ func TestUpgradeTakesTheFileUp(t *testing.T) {
 	if got := d.ask("same", ""); got != "after" {
 		t.Errorf("after a reload it says %q", got)
 	}
-	eventually(t, func() error {
-		if n := len(connectedTo(t, d, "same")) + len(connectedTo(t, d, "new")); n > 0 {
-			return fmt.Errorf("%d are connected", n)
-		}
-		return nil
-	})
-	d.exited("same", 2)
-	eventually(t, func() error {
-		if c := d.children(); len(c) > 0 {
-			return fmt.Errorf("children are left: %v", c)
-		}
-		return nil
-	})
-	d.idle = d.descriptors() // with another number of sockets
+	d.idle++ // one more built-in
 }
 
 // installedCopy is the command that start starts, by a program that can be
@@ -781,12 +768,11 @@ func TestSignalsDuringUpgrades(t *testing.T) {
 			}
 		}
 	}()
-	for i := range fewer(20, 5) {
+	for i := range fewer(60, 8) {
 		d.upgradeNow(i + 1)
 	}
 	stop.Store(true)
 	<-storm
-	c.SetDeadline(time.Now().Add(patience))
 	d.talk(c, "still here\n")
 	c.Close()
 	d.exited("a", 1)
@@ -857,4 +843,80 @@ func FuzzEstate(f *testing.F) {
 		withHeader := append(slices.Clone(good[:len(estateMagic)+4]), data...)
 		decodeEstate(withHeader)
 	})
+}
+
+// Where the last step fails, after the new program has agreed, everything goes
+// on: threads, signals, limits and descriptors.
+func TestUpgradeFailsAtTheEnd(t *testing.T) {
+	t.Parallel()
+	d, path := installedCopy(t, several("a", `listen: "127.0.0.1:0", run: /bin/cat`, "limit", `listen: "127.0.0.1:0", `+shell("ulimit -Sn")))
+	limit := d.ask("limit", "")
+	c, dir := d.held("a"), filepath.Dir(path)
+	// A program that is there still, and has lost its interpreter since.
+	interpreter := filepath.Join(dir, "interpreter")
+	os.Remove(path)
+	writeFile(t, dir, "superd", "#!"+interpreter+"\n", 0o755)
+	for i := range 3 {
+		writeFile(t, dir, "interpreter", "#!/bin/sh\necho '"+consent+"7' >&2\nrm "+interpreter+"\n", 0o755)
+		d.signal(syscall.SIGUSR2)
+		d.awaitMany(i+1, func(r record) bool { return r.is(notUpgraded) })
+		d.awaitMany(i+1, func(r record) bool {
+			return r.is("cannot execute " + path + ": no such file or directory")
+		})
+		d.talk(c, "still here\n")
+		d.held("a").Close()
+		if got := d.ask("limit", ""); got != limit {
+			t.Errorf("programs have the limit %q, and had %q", got, limit)
+		}
+		d.hup(i + 1)
+	}
+	install(t, os.Args[0], path)
+	d.upgradeNow(1)
+	if got := d.ask("limit", ""); got != limit {
+		t.Errorf("programs have the limit %q, and had %q", got, limit)
+	}
+	d.talk(c, "still here\n")
+	c.Close()
+}
+
+// Programs get the limit of open files that superd was started with, and superd
+// has all that it may, also after upgrades.
+func TestUpgradeKeepsLimitOfFiles(t *testing.T) {
+	t.Parallel()
+	yaml := writeFile(t, publicDir(t), "superd.yaml", several("limit", `listen: "127.0.0.1:0", `+shell("ulimit -Sn; ulimit -Hn")), 0o644)
+	cmd := superd("run", "-c", yaml)
+	cmd.Args = []string{"sh", "-c", `ulimit -Sn 300; ulimit -Hn 3000; exec "$0" "$@"`, cmd.Path, "run", "-c", yaml}
+	cmd.Path = "/bin/sh"
+	d := startCommand(t, cmd)
+	for i := range 3 {
+		if got := d.ask("limit", ""); got != "300\n3000\n" {
+			t.Errorf("after %d upgrades the limits are %q", i, got)
+		}
+		d.upgradeNow(i + 1)
+	}
+}
+
+// What cannot be had any more when it comes to it, though the rehearsal was
+// content, leaves the file before in force.
+func TestUpgradeFallsBack(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	good := several("a", `listen: "127.0.0.1:0", run: /bin/cat`)
+	d := start(t, good)
+	c := d.held("a")
+	bad := good + "  b: {listen: \"" + taken.Addr().String() + "\", builtin: echo}\n"
+	if err := os.WriteFile(d.config(), []byte(bad), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d.upgradeNow(1)
+	d.await(func(r record) bool { return strings.Contains(r.text("message"), "address already in use") })
+	d.await(func(r record) bool { return r.is("cannot take the file up, the one before stays in force") })
+	d.talk(c, "still here\n")
+	c.Close()
+	d.held("a").Close()
+	d.rewrite(1, good)
 }

@@ -19,11 +19,12 @@ type CarriedService struct {
 	Refused                          map[string]uint64
 }
 
-// Carry reads all counters. Nothing may happen meanwhile.
+// Carry reads all counters. Nothing may happen meanwhile. Lines that are not
+// written yet count as dropped: Flush comes first.
 func (l *Log) Carry() Carried {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c := Carried{Dropped: l.Dropped()}
+	c := Carried{Dropped: l.Dropped() + l.queue.waiting()}
 	for _, s := range l.services {
 		n := s.Counts()
 		one := CarriedService{s.name, n.Accepted, n.Exited, n.Failed, n.Silent, map[string]uint64{}}
@@ -52,6 +53,13 @@ func (l *Log) Resume(c *Carried) {
 			s.refused[reasonNamed(word)].Add(n)
 		}
 	}
+}
+
+// waiting is how many lines the writer has not taken.
+func (q *queue) waiting() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return uint64(countLines(q.pending))
 }
 
 func reasonNamed(word string) Reason {
