@@ -59,7 +59,7 @@ func (l *Log) Resume(c *Carried) {
 func (q *queue) waiting() uint64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return uint64(countLines(q.pending))
+	return uint64(countLines(q.pending.lines))
 }
 
 func reasonNamed(word string) Reason {
