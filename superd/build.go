@@ -44,6 +44,11 @@ func (b *build) service(c *config.Service) (*service, config.Problems) {
 	owners, unknown := b.who.owners(c)
 	admission, wrong := admissionOf(c, b.who)
 	problems = slices.Concat(problems, unknown, wrong)
+	for i := range c.Listen {
+		if l := &c.Listen[i]; l.Datagrams() && c.Wait == "" {
+			problems = append(problems, l.Problem("address", "datagrams without wait are not supported yet", "write wait: stdin for a program that receives them itself"))
+		}
+	}
 	if len(wrong) == 0 {
 		b.warn(admission.warnings()...)
 	}

@@ -34,7 +34,7 @@ func (a *admission) emptyList() (list config.Problems) {
 func (a *admission) unreachable() (list config.Problems) {
 	c := a.service
 	addressed := slices.ContainsFunc(c.Listen, func(l config.Listener) bool { return l.Family != config.Unix }) || len(c.Proxy.From) > 0
-	others := slices.ContainsFunc(c.Listen, func(l config.Listener) bool { return l.Family != config.TCP })
+	others := slices.ContainsFunc(c.Listen, func(l config.Listener) bool { return !l.Internet() })
 	for _, r := range c.Rules {
 		p := config.Problem{At: r.At, Path: r.Path}
 		switch network := r.Spec.Kind == config.NetworkSpec; {

@@ -13,6 +13,7 @@ import (
 	"superd/superd/internal/event"
 	"superd/superd/internal/listen"
 	"superd/superd/internal/lobby"
+	"superd/superd/internal/peer"
 )
 
 // A lender is what a service has instead of a door whose programs get the
@@ -32,7 +33,7 @@ func (s *service) lend() {
 }
 
 // Porter implements listen.Door.
-func (s *service) Porter() listen.Porter {
+func (s *service) Porter(*listen.Socket) listen.Porter {
 	if s.lender == nil {
 		return nil
 	}
@@ -85,7 +86,22 @@ func (l *lender) tenantOf(k *listen.Socket) *tenant {
 			}
 		}
 	}
+	l.all.sockets = l.all.sockets[:min(len(l.all.sockets), mostSockets(l.config))]
 	return l.all
+}
+
+// ofOneName is how many sockets that superd was started with are handed on under
+// one name.
+const ofOneName = 16
+
+// mostSockets is how many sockets a program of c can get.
+func mostSockets(c *config.Service) (n int) {
+	for i := range c.Listen {
+		if n++; c.Listen[i].Family == config.Inherited {
+			n += ofOneName - 1
+		}
+	}
+	return n
 }
 
 // How often a program may be started for one tenant: that many times at once,
@@ -96,28 +112,74 @@ const (
 	betweenStarts = 100 * time.Millisecond
 )
 
-// call starts t's program for whoever has come to k.
+// call starts t's program for whoever has come to k, if that is allowed now.
 func (t *tenant) call(k *listen.Socket) {
-	l := t.lender
-	now := l.daemon.now()
+	now := t.lender.daemon.now()
 	if early := t.next - startsAtOnce*betweenStarts; early > now.Since {
 		t.rest(early - now.Since)
 		return
 	}
+	t.visitor.Host = t
+	entered := false
+	if k.Datagrams() {
+		entered = t.askForSenders(k, now)
+	} else {
+		entered = t.ask(k, now)
+	}
+	if entered {
+		t.next = max(t.next, now.Since) + betweenStarts
+		t.start(k)
+	}
+}
+
+// ask has it decided whether the program may be started for a client of whom
+// nothing is known. Where it may not, the client stays where it is, in the
+// kernel's queue, since nobody but the program can turn it away; that is recorded
+// once, however often it is tried.
+func (t *tenant) ask(k *listen.Socket, now admit.Moment) (entered bool) {
+	l := t.lender
+	t.visitor.Peer = k.Self()
 	d := l.gate.Try(admit.Client{Unseen: true}, now)
-	entered := d.Verdict == admit.Entered
+	entered = d.Verdict == admit.Entered
 	if entered || !t.refused {
-		t.visitor.Peer, t.visitor.Host = k.Self(), t
-		l.table.Welcome(&l.conn, &t.visitor)
+		t.decided(&d)
 	}
+	if t.refused = !entered; t.refused {
+		t.rest(cmp.Or(d.Left, unknown))
+	}
+	return entered
+}
+
+// sendersAtOnce is how many datagrams are looked at before others have their
+// turn.
+const sendersAtOnce = 16
+
+// askForSenders has it decided whether the program may be started for who has
+// sent the first datagram. Where it may not, the datagram is dropped, and the
+// next one is looked at.
+func (t *tenant) askForSenders(k *listen.Socket, now admit.Moment) (entered bool) {
+	for range sendersAtOnce {
+		p := &t.visitor.Peer
+		if !k.Sender(p) {
+			return false
+		}
+		d := t.lender.gate.Try(admit.Client{Addr: p.Remote.Addr(), Unseen: p.Kind == peer.Unix}, now)
+		if t.decided(&d); d.Verdict == admit.Entered {
+			return true
+		}
+		k.Drop()
+	}
+	return false
+}
+
+// decided records what was decided.
+func (t *tenant) decided(d *admit.Decision) {
+	l := t.lender
+	l.table.Welcome(&l.conn, &t.visitor)
 	l.tellTurn(d.Change, &t.visitor)
-	if !entered {
-		t.refuse(&d)
-		return
+	if t.ticket = d.Ticket; d.Verdict != admit.Entered {
+		l.conn.Events.Refused(t.visitor.Who(), event.Reason(d.Reason), why{d})
 	}
-	t.refused, t.ticket = false, d.Ticket
-	t.next = max(t.next, now.Since) + betweenStarts
-	t.start(k)
 }
 
 // start has the table start the program.
@@ -150,18 +212,6 @@ func (t *tenant) nameSockets() {
 		t.visitor.Sockets = append(t.visitor.Sockets, k.FD())
 		t.visitor.Names = append(t.visitor.Names, cmp.Or(k.Listener().Label, t.lender.config.Name))
 	}
-}
-
-// refuse leaves whoever has come where they are, in the kernel's queue,
-// since nobody but the program can turn them away. It is recorded once, however
-// often it is tried.
-func (t *tenant) refuse(d *admit.Decision) {
-	l := t.lender
-	if !t.refused {
-		t.refused = true
-		l.conn.Events.Refused(t.visitor.Who(), event.Reason(d.Reason), why{d})
-	}
-	t.rest(cmp.Or(d.Left, unknown))
 }
 
 // unknown is how long a tenant rests when nothing tells how soon its program

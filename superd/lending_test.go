@@ -301,3 +301,18 @@ for (1..$ARGV[0]) { select $r = $bits, undef, undef, undef; for $s (@s) { if (ve
 	}
 	d.exited("web", 2)
 }
+
+// What superd was handed over it hands on, with the names that it has.
+func TestInheritedSocketsAreHandedOn(t *testing.T) {
+	t.Parallel()
+	first, firstAddress := handedSocket(t, "tcp4", "127.0.0.1:0")
+	second, _ := handedSocket(t, "tcp4", "127.0.0.1:0")
+	named, _ := handedSocket(t, "tcp4", "127.0.0.1:0")
+	yaml := several("web", `listen: ["fd:web", {address: "fd:other", name: admin}], wait: listen-fds, run: `+yamlList(installed(t, "perl"), "-e",
+		`open S, "+<&=3"; accept C, S; syswrite C, "$ENV{LISTEN_FDS} $ENV{LISTEN_FDNAMES} ".($ENV{LISTEN_PID} == $$)`))
+	d := startCommand(t, handed(t, prepare(t, yaml), "web:other:web", first, named, second))
+	if got, want := reply(t, firstAddress), "3 web:web:admin 1"; got != want {
+		t.Errorf("the program says %q, not %q", got, want)
+	}
+	d.exited("web", 1)
+}

@@ -23,7 +23,7 @@ type site struct {
 // key is what a socket is known by across a reload: its address, or where the
 // kernel chose the port, the place in the file.
 func keyOf(l *config.Listener) string {
-	if l.Family == config.TCP && l.Addr.Port() == 0 {
+	if l.Addr.IsValid() && l.Addr.Port() == 0 {
 		return l.Place() + " " + l.Path
 	}
 	return l.Place()
@@ -154,7 +154,7 @@ func (d *daemon) openSites(g *generation, s *service, missing []config.Listener)
 func (d *daemon) holds(p config.Problem, list []config.Listener) *site {
 	for _, l := range list {
 		for _, s := range d.sites {
-			if l.Path == p.Path && l.Family == config.TCP && l.Addr.Port() != 0 && s.socket.Local().Port() == l.Addr.Port() {
+			if l.Path == p.Path && l.Addr.Port() != 0 && l.Family == s.listener.Family && s.socket.Local().Port() == l.Addr.Port() {
 				return s
 			}
 		}

@@ -270,7 +270,7 @@ func specOf(c *config.Service, image *spawn.Image, id, who *spawn.Identity) spaw
 		s.Path, s.Argv, s.Image = c.Run[0], append([]string{}, c.Run...), nil
 	}
 	if c.Wait == config.WaitListenFDs {
-		s.Sockets, s.EnvStyle = len(c.Listen), nil // of several sockets none is the one
+		s.Sockets, s.EnvStyle = mostSockets(c), nil // of several sockets none is the one
 	}
 	if c.Argv0 != "" {
 		s.Argv[0] = c.Argv0

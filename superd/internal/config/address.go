@@ -14,6 +14,7 @@ type endpoints struct {
 	addrs      []netip.Addr
 	port       uint16
 	everywhere bool   // a bare port: every address of the machine
+	datagrams  bool   // nobody connects there
 	name       string // of a unix socket, or an inherited one
 }
 
@@ -25,11 +26,21 @@ func (d *decoder) resolve(text string) (endpoints, error) {
 	if rest, is := strings.CutPrefix(text, "fd:"); is {
 		return endpoints{family: Inherited, name: rest}, checkDescriptorName(rest)
 	}
+	if rest, is := strings.CutPrefix(text, "udp:"); is {
+		e, err := d.resolveInternet(rest, "udp")
+		e.family, e.datagrams = UDP, true
+		return e, err
+	}
+	return d.resolveInternet(text, "tcp")
+}
+
+// resolveInternet reads an address of a protocol that ports have names for.
+func (d *decoder) resolveInternet(text, protocol string) (endpoints, error) {
 	host, port, err := splitAddress(text)
 	if err != nil {
 		return endpoints{}, err
 	}
-	n, err := d.port(port)
+	n, err := d.port(port, protocol)
 	if err != nil {
 		return endpoints{}, err
 	}
@@ -82,7 +93,7 @@ func checkDescriptorName(name string) error {
 }
 
 // plannedPrefixes begin addresses of a later version.
-var plannedPrefixes = []string{"udp:", "vsock:"}
+var plannedPrefixes = []string{"vsock:"}
 
 // splitAddress parts host and port; the host of a bare port is *.
 func splitAddress(text string) (host, port string, err error) {
@@ -162,12 +173,12 @@ var (
 )
 
 // port reads a port's number, or its name in /etc/services.
-func (d *decoder) port(text string) (uint16, error) {
+func (d *decoder) port(text, protocol string) (uint16, error) {
 	if signedNumber.MatchString(text) {
 		return portNumber(text)
 	}
 	if portName.MatchString(text) {
-		if n, err := d.sys.LookupPort("tcp", text); err == nil && 0 < n && n <= 65535 {
+		if n, err := d.sys.LookupPort(protocol, text); err == nil && 0 < n && n <= 65535 {
 			return uint16(n), nil
 		}
 	}

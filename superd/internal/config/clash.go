@@ -6,11 +6,11 @@ import (
 	"path"
 )
 
-// claims is which sockets are taken. Two sockets on one port clash when their
-// addresses are the same, or when one of them is every address of the other's
-// family, unless each is for another network interface. Sockets that are no TCP
-// clash where their names are the same. Each question is one look into a map,
-// however many sockets there are.
+// claims is which sockets are taken. Two sockets of one protocol on one port
+// clash when their addresses are the same, or when one of them is every address
+// of the other's family, unless each is for another network interface. Sockets
+// without a port clash where their names are the same. Each question is one look
+// into a map, however many sockets there are.
 type claims struct {
 	named   map[string]claim
 	devices map[string]ports // "" for the sockets of no interface, and everyDevice for all
@@ -19,14 +19,20 @@ type claims struct {
 const everyDevice = "*"
 
 type ports struct {
-	exact      map[netip.AddrPort]claim
+	exact      map[address]claim
 	everywhere map[familyPort]claim // sockets for every address
 	anywhere   map[familyPort]claim // the first socket of any kind
 }
 
+type address struct {
+	protocol Family
+	addr     netip.AddrPort
+}
+
 type familyPort struct {
-	v6   bool
-	port uint16
+	protocol Family
+	v6       bool
+	port     uint16
 }
 
 type claim struct {
@@ -37,7 +43,7 @@ type claim struct {
 func newClaims() claims { return claims{map[string]claim{}, map[string]ports{}} }
 
 func newPorts() ports {
-	return ports{map[netip.AddrPort]claim{}, map[familyPort]claim{}, map[familyPort]claim{}}
+	return ports{map[address]claim{}, map[familyPort]claim{}, map[familyPort]claim{}}
 }
 
 // clashes reports sockets that cannot be open at once. A disabled service
@@ -60,7 +66,7 @@ func (d *decoder) clash(taken claims, s *Service) {
 		mine := claim{s, l}
 		other, is := taken.holder(l)
 		switch {
-		case l.Family == TCP && l.Addr.Port() == 0:
+		case l.Addr.IsValid() && l.Addr.Port() == 0:
 		case !is:
 			taken.add(mine)
 		case l.At != reported:
@@ -80,7 +86,7 @@ func (c claim) clashWith(other claim) string {
 
 // holder returns who has what l needs.
 func (t claims) holder(l Listener) (claim, bool) {
-	if l.Family != TCP {
+	if !l.Internet() {
 		c, is := t.named[l.Place()]
 		return c, is
 	}
@@ -94,7 +100,7 @@ func (t claims) holder(l Listener) (claim, bool) {
 }
 
 func (t ports) holder(l Listener) (claim, bool) {
-	if c, is := t.exact[l.Addr]; is {
+	if c, is := t.exact[address{l.Family, l.Addr}]; is {
 		return c, true
 	}
 	for _, f := range l.families() {
@@ -109,7 +115,7 @@ func (t ports) holder(l Listener) (claim, bool) {
 }
 
 func (t claims) add(c claim) {
-	if c.listener.Family != TCP {
+	if !c.listener.Internet() {
 		t.named[c.listener.Place()] = c
 		return
 	}
@@ -122,7 +128,7 @@ func (t claims) add(c claim) {
 }
 
 func (t ports) add(c claim) {
-	t.exact[c.listener.Addr] = c
+	t.exact[address{c.listener.Family, c.listener.Addr}] = c
 	for _, f := range c.listener.families() {
 		if _, is := t.anywhere[f]; !is {
 			t.anywhere[f] = c
@@ -137,10 +143,10 @@ func (t ports) add(c claim) {
 // ways to write one path.
 func (l *Listener) Place() string {
 	switch {
-	case l.Family == TCP && l.Device != "":
-		return l.Addr.String() + " on " + l.Device
-	case l.Family == TCP:
-		return l.Addr.String()
+	case l.Internet() && l.Device != "":
+		return l.protocol() + l.Addr.String() + " on " + l.Device
+	case l.Internet():
+		return l.protocol() + l.Addr.String()
 	case l.Family == Inherited:
 		return "fd:" + l.Name
 	case l.Name[0] == '@':
@@ -174,9 +180,9 @@ func (l *Listener) Rigid(next *Listener) string {
 
 // families are the address families that a listener takes its port in.
 func (l Listener) families() []familyPort {
-	own := familyPort{l.Addr.Addr().Is6(), l.Addr.Port()}
+	own := familyPort{l.Family, l.Addr.Addr().Is6(), l.Addr.Port()}
 	if l.Dual {
-		return []familyPort{own, {false, own.port}}
+		return []familyPort{own, {l.Family, false, own.port}}
 	}
 	return []familyPort{own}
 }

@@ -190,6 +190,7 @@ const (
 	TCP       Family = iota // Addr
 	Unix                    // Name
 	Inherited               // Name
+	UDP                     // Addr
 )
 
 // Listener is one socket to open. An address that stands for several sockets
@@ -197,9 +198,9 @@ const (
 type Listener struct {
 	Spec   string // as written in the file, for messages
 	Family Family
-	Addr   netip.AddrPort // of TCP; an unspecified address for a bare port
+	Addr   netip.AddrPort // of TCP and UDP; an unspecified address for a bare port
 	Name   string         // of Unix: an absolute path, or @ and an abstract name; of Inherited: as LISTEN_FDNAMES has it
-	Type   string         // of Unix: stream, seqpacket
+	Type   string         // of Unix: stream, seqpacket, datagram
 	Label  string         // what a program that gets the socket is told that it is called; "" for the service's name
 
 	Backlog int // connections the kernel queues; 0 for the system's maximum

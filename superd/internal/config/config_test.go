@@ -21,7 +21,7 @@ var (
 		"localhost":    {netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")},
 		"good.example": {netip.MustParseAddr("192.0.2.7")},
 	}
-	fakePorts = map[string]int{"http": 80, "echo": 7, "ssh": 22}
+	fakePorts = map[string]int{"tftp/udp": 7000, "http": 80, "echo": 7, "ssh": 22}
 	fakeFiles = map[string]string{
 		"/rules/office": "10.0.0.0/8 # all of it\n\n2001:db8::/32\nuid:alice\n",
 		"/rules/wrong":  "10.0.0.0/8\n  1.2.3.4/33\n10.1.2.3/16\n",
@@ -36,7 +36,10 @@ func (fakeSystem) LookupHost(name string) ([]netip.Addr, error) {
 	return nil, errors.New("no such host")
 }
 
-func (fakeSystem) LookupPort(_, service string) (int, error) {
+func (fakeSystem) LookupPort(network, service string) (int, error) {
+	if network == "udp" {
+		service += "/udp"
+	}
 	if port, is := fakePorts[service]; is {
 		return port, nil
 	}

@@ -32,6 +32,7 @@ var goodFiles = map[string]func(*testing.T, *Config){
 	"http-everywhere.yaml": checkHTTPEverywhere,
 	"inherited.yaml":       checkInherited,
 	"wait.yaml":            checkWait,
+	"udp.yaml":             checkUDP,
 }
 
 func TestGoodFiles(t *testing.T) {
@@ -431,9 +432,9 @@ func checkUnix(t *testing.T, c *Config) {
 func checkInherited(t *testing.T, c *Config) {
 	path := "services.web.listen"
 	equal(t, bare(c.Services[0]).Listen, []Listener{
-		{Spec: "fd:web", Family: Inherited, Name: "web", NoDelay: true, Path: path + "[0]"},
-		{Spec: "fd:superd.socket", Family: Inherited, Name: "superd.socket", NoDelay: true, Path: path + "[1]"},
-		{Spec: "fd:a b/c", Family: Inherited, Name: "a b/c", Backlog: 7, KeepAlive: KeepAlive{On: true, Idle: time.Minute}, Path: path + "[2].address"},
+		{Spec: "fd:web", Family: Inherited, Name: "web", Label: "web", NoDelay: true, Path: path + "[0]"},
+		{Spec: "fd:superd.socket", Family: Inherited, Name: "superd.socket", Label: "superd.socket", NoDelay: true, Path: path + "[1]"},
+		{Spec: "fd:a b/c", Family: Inherited, Name: "a b/c", Label: "a b/c", Backlog: 7, KeepAlive: KeepAlive{On: true, Idle: time.Minute}, Path: path + "[2].address"},
 	})
 	l := c.Services[0].Listen[2]
 	equal(t, []bool{l.Written("nodelay"), l.Written("mode"), l.Written("address")}, []bool{true, false, true})
@@ -462,4 +463,25 @@ func checkWait(t *testing.T, c *Config) {
 	}
 	slices.Sort(keys)
 	equal(t, strings.Join(keys, " "), "allow ban deny failures.text keep linger max max_per_source on_limit queue rate_per_source refuse_text source_prefix timeout.idle")
+}
+
+func checkUDP(t *testing.T, c *Config) {
+	var got []string
+	for _, l := range slices.Concat(c.Services[0].Listen, c.Services[2].Listen) {
+		got = append(got, fmt.Sprintf("%s %s optional=%t dual=%t datagrams=%t", l.Spec, l.Place(), l.Optional, l.Dual, l.Datagrams()))
+	}
+	equal(t, strings.Join(got, "\n"), strings.TrimSpace(`
+udp:69 udp:0.0.0.0:69 optional=false dual=false datagrams=true
+udp:69 udp:[::]:69 optional=true dual=false datagrams=true
+udp:127.0.0.1:1069 udp:127.0.0.1:1069 optional=false dual=false datagrams=true
+udp:[::1]:tftp udp:[::1]:7000 optional=false dual=false datagrams=true
+udp:[::]:70 udp:[::]:70 optional=false dual=true datagrams=true
+udp:localhost:0 udp:127.0.0.1:0 optional=false dual=false datagrams=true
+udp:localhost:0 udp:[::1]:0 optional=false dual=false datagrams=true
+udp:localhost:0 udp:127.0.0.1:0 optional=false dual=false datagrams=true
+udp:localhost:0 udp:[::1]:0 optional=false dual=false datagrams=true
+unix:/run/log unix:/run/log optional=false dual=false datagrams=true
+unix:@log unix:@log optional=false dual=false datagrams=true`))
+	equal(t, c.Services[1].Listen[0].Datagrams(), false)
+	equal(t, len(c.Warnings), 0)
 }

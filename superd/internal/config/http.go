@@ -28,7 +28,7 @@ func (s section) http() HTTP {
 	}
 	found, err := s.d.resolve(s.d.text(v))
 	s.d.fault(v, err)
-	if found.everywhere { // as elsewhere; here it should be said in full
+	if found.everywhere || found.family != TCP { // as elsewhere; here it should be said in full
 		s.d.wrong(v, "write 127.0.0.1:PORT, or 0.0.0.0:PORT for every address")
 		return HTTP{}
 	}

@@ -84,8 +84,9 @@ func (s section) listeners() []Listener {
 		s.d.fault(v, err)
 		return nil
 	}
+	found.datagrams = found.datagrams || found.family == Unix && common.Type == Datagram
 	s.checkKeys(found)
-	if s.written("v6only") && found.family == TCP {
+	if s.written("v6only") && len(found.addrs) > 0 {
 		s.d.fault(s.get("v6only"), checkFamily(found, shared))
 	}
 	return common.each(found, shared)
@@ -94,16 +95,17 @@ func (s section) listeners() []Listener {
 // goesWith are the keys that not every address has a use for.
 var goesWith = map[string]func(endpoints) error{
 	"type":         onlyUnix,
-	"v6only":       onlyTCP,
-	"device":       onlyTCP,
-	"freebind":     onlyTCP,
-	"transparent":  onlyTCP,
+	"backlog":      noDatagrams,
+	"v6only":       onlyInternet,
+	"device":       onlyInternet,
+	"freebind":     onlyInternet,
+	"transparent":  onlyInternet,
 	"nodelay":      onlyTCPOrInherited,
 	"keepalive":    onlyTCPOrInherited,
-	"rcvbuf":       onlyTCPOrInherited,
-	"sndbuf":       onlyTCPOrInherited,
-	"mark":         onlyTCPOrInherited,
-	"tos":          onlyTCPOrInherited,
+	"rcvbuf":       onlyInternetOrInherited,
+	"sndbuf":       onlyInternetOrInherited,
+	"mark":         onlyInternetOrInherited,
+	"tos":          onlyInternetOrInherited,
 	"defer_accept": onlyTCPOrInherited,
 	"mode":         onlyPath,
 	"owner":        onlyPath,
@@ -122,6 +124,27 @@ func onlyTCPOrInherited(e endpoints) error {
 		return nil // it may be one
 	}
 	return onlyTCP(e)
+}
+
+func onlyInternet(e endpoints) error {
+	if e.family == TCP || e.family == UDP {
+		return nil
+	}
+	return mistakef("leave it out", "has a meaning only for TCP and UDP")
+}
+
+func onlyInternetOrInherited(e endpoints) error {
+	if e.family == Inherited {
+		return nil
+	}
+	return onlyInternet(e)
+}
+
+func noDatagrams(e endpoints) error {
+	if !e.datagrams {
+		return nil
+	}
+	return mistakef("leave it out", "has no meaning for datagrams: nobody connects")
 }
 
 func onlyUnix(e endpoints) error {
@@ -156,7 +179,10 @@ func (l Listener) each(found endpoints, shared bool) []Listener {
 	if l.Family != Unix {
 		l.Mode, l.Type = 0, ""
 	}
-	if l.Family != TCP {
+	if l.Family == Inherited && l.Label == "" {
+		l.Label = l.Name
+	}
+	if !l.Internet() {
 		return []Listener{l}
 	}
 	if found.everywhere && shared {

@@ -1,6 +1,6 @@
 package config
 
-import "strings"
+import "slices"
 
 // What a program can get instead of a connection.
 const (
@@ -46,7 +46,7 @@ func (s section) handOver(c *Service) {
 	}
 	for _, key := range []string{"allow", "deny"} {
 		if s.written(key) {
-			s.d.warn(s.get(key), mistakef("", "has no effect with wait: the program accepts, and superd does not see whom"))
+			s.d.warn(s.get(key), seldomAsked(c))
 		}
 	}
 	c.Max, c.MaxPerSource, c.RatePerSource = 0, 0, Rate{}
@@ -54,24 +54,12 @@ func (s section) handOver(c *Service) {
 	c.Failures = Failures{s.integer("failures.after"), s.duration("failures.within"), s.duration("failures.pause")}
 }
 
-// longestLabel is how long the name of a socket may be for systemd.
-const longestLabel = 255
-
-// checkLabel looks at what a program is to read in LISTEN_FDNAMES, where
-// colons stand between the names (sd_listen_fds(3)).
-func checkLabel(name string) error {
-	printable := func(r rune) bool { return r >= ' ' && r <= '~' }
-	switch {
-	case name == "":
-		return mistakef("leave it out", "is empty")
-	case len(name) > longestLabel:
-		return mistakef("", "has %d bytes, a name has at most %d", len(name), longestLabel)
-	case strings.Contains(name, ":"):
-		return mistakef("", "%s has a colon, which stands between names", quote(name))
-	case strings.IndexFunc(name, func(r rune) bool { return !printable(r) }) >= 0:
-		return mistakef("", "%s has a character that is not printable ASCII", quote(name))
+// seldomAsked says what rules about clients are worth.
+func seldomAsked(c *Service) error {
+	if slices.ContainsFunc(c.Listen, func(l Listener) bool { return l.Family == UDP }) {
+		return mistakef("", "with wait, superd sees only who has sent the datagram that a program is started for: the program must look at the others")
 	}
-	return nil
+	return mistakef("", "has no effect with wait: the program accepts, and superd does not see whom")
 }
 
 // label reads the name of a socket.
@@ -81,8 +69,12 @@ func (s section) label() string {
 	}
 	v := s.get("name")
 	text := s.d.text(v)
-	if hasText(v.node) {
-		s.d.fault(v, checkLabel(text))
+	switch {
+	case !hasText(v.node):
+	case text == "":
+		s.d.bad(v, "is empty", "leave it out")
+	default:
+		s.d.fault(v, checkDescriptorName(text))
 	}
 	return text
 }

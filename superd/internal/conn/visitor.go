@@ -38,7 +38,7 @@ func (t *Table) Welcome(s *Service, v *Visitor) {
 
 // AppendPeer writes the visitor's end as the log of s is to have it.
 func (v *Visitor) AppendPeer(b []byte, s *Service) []byte {
-	if v.Peer.Kind == peer.Internet && !v.Peer.Listening {
+	if v.Peer.Kind != peer.Unix && v.Peer.Remote.IsValid() {
 		return s.Events.AppendPeer(b, v.Peer.Remote)
 	}
 	return v.Peer.AppendRemote(b)

@@ -31,7 +31,7 @@ func Check(list []config.Listener) (problems config.Problems) {
 
 func check(l *config.Listener) error {
 	switch {
-	case l.Family == config.TCP:
+	case l.Internet():
 		return checkOptions(l)
 	case l.Family == config.Unix && l.Name[0] == '/':
 		return checkPath(l)
@@ -41,7 +41,11 @@ func check(l *config.Listener) error {
 
 // checkOptions sets the options of a socket that is never bound.
 func checkOptions(l *config.Listener) error {
-	fd, err := unix.Socket(familyOf(l.Addr), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	kind := unix.SOCK_STREAM
+	if l.Datagrams() {
+		kind = unix.SOCK_DGRAM
+	}
+	fd, err := unix.Socket(familyOf(l.Addr), kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}

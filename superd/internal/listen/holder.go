@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// holders knows which processes have TCP ports and the names of unix sockets. It
+// holders knows which processes have ports and the names of unix sockets. It
 // is made from one look at the whole machine: where one port is taken,
 // thousands may be.
 type holders struct {
@@ -19,25 +19,31 @@ type holders struct {
 
 func findHolders() *holders {
 	h := &holders{map[string][]string{}, map[string]string{}}
-	h.addListening("/proc/net/tcp")
-	h.addListening("/proc/net/tcp6")
+	h.addPorts("/proc/net/tcp", "", "0A") // those that listen
+	h.addPorts("/proc/net/tcp6", "", "0A")
+	h.addPorts("/proc/net/udp", udpPort, "")
+	h.addPorts("/proc/net/udp6", udpPort, "")
 	h.addNamed("/proc/net/unix")
 	h.addProcesses()
 	return h
 }
 
-// addListening reads a table of proc(5) for the sockets that listen.
-func (h *holders) addListening(table string) {
+// udpPort begins what the holders of a UDP port are found by.
+const udpPort = "udp:"
+
+// addPorts reads a table of proc(5) for the sockets in a state, or in any, and
+// notes their ports with a prefix.
+func (h *holders) addPorts(table, prefix, in string) {
 	text, _ := os.ReadFile(table)
 	for line := range strings.Lines(string(text)) {
-		const local, state, inode, listening = 1, 3, 9, "0A"
+		const local, state, inode = 1, 3, 9
 		f := strings.Fields(line)
-		if len(f) <= inode || f[state] != listening {
+		if len(f) <= inode || in != "" && f[state] != in {
 			continue
 		}
 		_, digits, _ := strings.Cut(f[local], ":")
 		if port, err := strconv.ParseUint(digits, 16, 16); err == nil {
-			h.add(strconv.FormatUint(port, 10), f[inode])
+			h.add(prefix+strconv.FormatUint(port, 10), f[inode])
 		}
 	}
 }

@@ -32,7 +32,7 @@ func (l *lodge) Impatient() bool               { return false }
 func (l *lodge) Connection(int, *peer.Peer)    { panic("somebody is accepted") }
 func (l *lodge) TurnAway(fd int, _ *peer.Peer) { panic("somebody is turned away") }
 
-func (l *lodge) Porter() Porter { return l }
+func (l *lodge) Porter(*Socket) Porter { return l }
 
 func newLodge(s *Set) *lodge { return &lodge{set: s, called: make(chan *Socket, 10)} }
 

@@ -67,7 +67,7 @@ func (r *room) TurnAway(fd int, p *peer.Peer) {
 	r.away <- visitor{-1, p.Remote, p.Local, *p}
 }
 
-func (r *room) Porter() Porter { return nil }
+func (r *room) Porter(*Socket) Porter { return nil }
 
 func (r *room) Leave() { r.places <- struct{}{} }
 

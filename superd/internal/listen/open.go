@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"superd/superd/internal/config"
+	"superd/superd/internal/peer"
 )
 
 // Open opens the sockets of one service; Serve waits for connections on them.
@@ -104,15 +105,20 @@ func (s *Set) open(l *config.Listener, addr netip.AddrPort, owners Owners, door 
 	if l.Family == config.Unix {
 		return s.openUnix(l, owners, door)
 	}
-	return s.openTCP(l, addr, door)
+	return s.openInternet(l, addr, door)
 }
 
-func (s *Set) openTCP(l *config.Listener, addr netip.AddrPort, door Door) (*Socket, error) {
-	fd, err := s.newSocket(familyOf(addr), unix.SOCK_STREAM, 0)
+// openInternet makes one socket of TCP or UDP.
+func (s *Set) openInternet(l *config.Listener, addr netip.AddrPort, door Door) (*Socket, error) {
+	kind, self := unix.SOCK_STREAM, peer.Peer{Kind: peer.Internet}
+	if l.Datagrams() {
+		kind, self.Kind = unix.SOCK_DGRAM, peer.UDP
+	}
+	fd, err := s.newSocket(familyOf(addr), kind, 0)
 	if err != nil {
 		return nil, err
 	}
-	k := &Socket{fd: fd, door: door, listener: l, any: addr.Addr().IsUnspecified()}
+	k := &Socket{fd: fd, door: door, listener: l, self: self, any: addr.Addr().IsUnspecified()}
 	if err = prepare(fd, l, addr); err == nil {
 		err = configure(fd, l, nil)
 	}
@@ -157,8 +163,12 @@ func (k *Socket) listen(l *config.Listener, addr netip.AddrPort) error {
 	return err
 }
 
-// listenOn makes fd a listening socket, or changes the length of its queue.
+// listenOn makes fd a listening socket, or changes the length of its queue. One
+// for datagrams is ready when it is bound.
 func listenOn(fd int, l *config.Listener) error {
+	if l.Datagrams() {
+		return nil
+	}
 	return os.NewSyscallError("listen", unix.Listen(fd, backlogOf(l)))
 }
 
@@ -194,7 +204,7 @@ func zoneName(index uint32) string { return strconv.FormatUint(uint64(index), 10
 // add puts a socket under Serve's eyes.
 func (s *Set) add(k *Socket) error {
 	k.number = s.freeNumber()
-	k.porter = k.door.Porter()
+	k.porter = k.door.Porter(k)
 	if k.paused = k.lease.enter(s); k.porter == nil && !k.paused {
 		unix.SetNonblock(k.fd, true) // a program may have had it
 	}
@@ -231,7 +241,7 @@ func (s *Set) holder(place string) string {
 // administrator would look up next.
 func (s *Set) problem(l *config.Listener, addr netip.AddrPort, err error) config.Problem {
 	place := l.Spec
-	if l.Family == config.TCP {
+	if l.Internet() {
 		place = addr.String()
 	}
 	var h *hindrance
@@ -244,7 +254,7 @@ func (s *Set) problem(l *config.Listener, addr netip.AddrPort, err error) config
 	switch errno {
 	case unix.EADDRINUSE:
 		port := strconv.Itoa(int(addr.Port()))
-		p.Hint = "port " + port + " is held by " + s.holder(port)
+		p.Hint = "port " + port + " is held by " + s.holder(portOf(l, port))
 	case unix.EACCES:
 		p.Hint = "ports below 1024 need root, or CAP_NET_BIND_SERVICE"
 	case unix.EADDRNOTAVAIL:

@@ -15,7 +15,10 @@ import (
 
 // prepare sets the options that have to be there before bind(2).
 func prepare(fd int, l *config.Listener, addr netip.AddrPort) error {
-	err := setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR")
+	var err error
+	if l.Family == config.TCP { // of UDP, others could take the port as well, and the datagrams with it
+		err = setOption(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR")
+	}
 	freebind, transparent := setting{unix.IPPROTO_IP, unix.IP_FREEBIND}, setting{unix.IPPROTO_IP, unix.IP_TRANSPARENT}
 	if addr.Addr().Is6() {
 		freebind, transparent = setting{unix.IPPROTO_IPV6, unix.IPV6_FREEBIND}, setting{unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT}
@@ -33,18 +36,21 @@ func setDevice(fd int, name string) error {
 	return refused("device", unix.BindToDevice(fd, name), "CAP_NET_RAW")
 }
 
-// configure sets the options of a listening TCP socket that can be changed at
-// any time; connections inherit those that are theirs, so that accepting one
-// costs no further call (tcp(7)). Before is what was set until now, nil for
-// nothing.
+// configure sets the options of a TCP or UDP socket that can be changed at any
+// time; connections inherit those that are theirs, so that accepting one costs no
+// further call (tcp(7)). Before is what was set until now, nil for nothing.
 func configure(fd int, l, before *config.Listener) error {
-	return errors.Join(
-		setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, number(l.NoDelay), "TCP_NODELAY"),
-		setKeepAlive(fd, l, before),
+	err := errors.Join(
 		setBuffer(fd, l.RcvBuf, "rcvbuf", "rmem_max", unix.SO_RCVBUF, unix.SO_RCVBUFFORCE),
 		setBuffer(fd, l.SndBuf, "sndbuf", "wmem_max", unix.SO_SNDBUF, unix.SO_SNDBUFFORCE),
 		setting{unix.SOL_SOCKET, unix.SO_MARK}.set(fd, int(l.Mark), "mark", "CAP_NET_ADMIN"),
-		setTOS(fd, l.TOS),
+		setTOS(fd, l.TOS))
+	if l.Datagrams() {
+		return err
+	}
+	return errors.Join(err,
+		setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, number(l.NoDelay), "TCP_NODELAY"),
+		setKeepAlive(fd, l, before),
 		setting{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT}.set(fd, int(l.DeferAccept.Seconds()), "defer_accept", ""))
 }
 

@@ -15,7 +15,7 @@ func (k *Socket) Reconfigure(l *config.Listener, owners Owners) error {
 	if k.heirloom == nil || l.Backlog > 0 {
 		err = listenOn(k.fd, l)
 	}
-	if k.self.Kind == peer.Internet {
+	if k.self.Kind != peer.Unix {
 		err = errors.Join(err, configure(k.fd, l, k.listener))
 	}
 	if k.file.path != "" {

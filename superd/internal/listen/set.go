@@ -33,9 +33,9 @@ type Door interface {
 	// TurnAway takes over an accepted connection for which there is no
 	// descriptor, and closes it before it returns.
 	TurnAway(fd int, p *peer.Peer)
-	// Porter is who hears of the door's sockets where nobody is accepted at
-	// them; else nil.
-	Porter() Porter
+	// Porter is who hears of one of the door's sockets at which nobody is
+	// accepted; nil where connections are.
+	Porter(k *Socket) Porter
 }
 
 // A Set is all listening sockets of superd and the thread that accepts.

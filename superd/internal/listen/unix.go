@@ -37,8 +37,8 @@ type hindrance struct {
 
 func (h *hindrance) Error() string { return h.what }
 
-// socketTypes are the kinds of sockets that connections are accepted from.
-var socketTypes = map[string]int{"stream": unix.SOCK_STREAM, "seqpacket": unix.SOCK_SEQPACKET}
+// socketTypes are the kinds of unix sockets.
+var socketTypes = map[string]int{"stream": unix.SOCK_STREAM, "seqpacket": unix.SOCK_SEQPACKET, config.Datagram: unix.SOCK_DGRAM}
 
 // openUnix makes one listening unix socket.
 func (s *Set) openUnix(l *config.Listener, owners Owners, door Door) (*Socket, error) {

@@ -15,6 +15,7 @@ type Kind uint8
 const (
 	Internet Kind = iota // TCP, by IPv4 or IPv6
 	Unix                 // of this machine: AF_UNIX
+	UDP                  // datagrams, by IPv4 or IPv6
 	Kinds                // how many there are
 )
 
@@ -23,7 +24,7 @@ const (
 type Peer struct {
 	Kind Kind
 
-	// Of Internet.
+	// Of Internet and UDP.
 	Remote, Local netip.AddrPort // IPv4 mapped into IPv6 is plain IPv4 here
 
 	// Of Unix. An abstract name begins with @ here, and not with a zero byte.
@@ -68,8 +69,11 @@ func (p *Peer) appendCredentials(b []byte) []byte {
 
 // AppendLocal writes superd's end as the log has it.
 func (p *Peer) AppendLocal(b []byte) []byte {
-	if p.Kind == Unix {
+	switch p.Kind {
+	case Unix:
 		return append(append(b, "unix:"...), p.Path...)
+	case UDP:
+		b = append(b, "udp:"...)
 	}
 	return p.Local.AppendTo(b)
 }

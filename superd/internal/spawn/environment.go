@@ -118,6 +118,37 @@ var styles = [peer.Kinds]map[string][]variable{
 			{"SERVER_PROTOCOL=", constant("TCP")}, // extension-version of RFC 3875, 4.1.16: superd does not know what is spoken
 		},
 	},
+	peer.UDP: {
+		"ucspi": {
+			{"PROTO=", constant("UDP")},
+			{"UDPREMOTEIP=", remoteIP},
+			{"UDPREMOTEPORT=", remotePort},
+			{"UDPLOCALIP=", localIP},
+			{"UDPLOCALPORT=", localPort},
+		},
+		"systemd": {
+			{"REMOTE_ADDR=", remoteIP},
+			{"REMOTE_PORT=", remotePort},
+		},
+		"xinetd": {
+			{"REMOTE_HOST=", remoteIP},
+		},
+		"ncat": {
+			{"NCAT_REMOTE_ADDR=", remoteIP},
+			{"NCAT_REMOTE_PORT=", remotePort},
+			{"NCAT_LOCAL_ADDR=", localIP},
+			{"NCAT_LOCAL_PORT=", localPort},
+			{"NCAT_PROTO=", constant("UDP")},
+		},
+		"cgi": {
+			{"GATEWAY_INTERFACE=", constant("CGI/1.1")},
+			{"REMOTE_ADDR=", remoteIP},
+			{"REMOTE_PORT=", remotePort},
+			{"SERVER_NAME=", localIP},
+			{"SERVER_PORT=", localPort},
+			{"SERVER_PROTOCOL=", constant("UDP")},
+		},
+	},
 	peer.Unix: {
 		"ucspi": {
 			{"PROTO=", constant("IPC")},
