@@ -23,6 +23,13 @@ type Client struct {
 // ErrNobody is wrapped by errors that say that no superd answers.
 var ErrNobody = errors.New("no superd answers")
 
+// errBroken says that an answer did not come whole.
+var errBroken = errors.New("the conversation broke off")
+
+// tries is how often a question is asked whose answer broke off: superd may
+// have become another superd just then, and who only asks can ask again.
+const tries = 3
+
 // Ask gets what there is to know about a thing, such as "status", as JSON.
 // With fills in what of it is wanted.
 func (c *Client) Ask(thing string, with url.Values) ([]byte, error) {
@@ -30,7 +37,12 @@ func (c *Client) Ask(thing string, with url.Values) ([]byte, error) {
 	if len(with) > 0 {
 		path += "?" + with.Encode()
 	}
-	return c.do(http.MethodGet, path, nil)
+	for try := 1; ; try++ {
+		answer, err := c.do(http.MethodGet, path, nil)
+		if try == tries || !errors.Is(err, errBroken) && !errors.Is(err, syscall.ECONNRESET) {
+			return answer, err
+		}
+	}
 }
 
 // Order has something done, such as "drain"; how is made JSON of. The answer
@@ -82,7 +94,7 @@ func (c *Client) explain(err error) error {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("%w at %s within %v", ErrNobody, c.Path, c.Timeout)
 	}
-	return fmt.Errorf("%w at %s: the conversation broke off", ErrNobody, c.Path)
+	return fmt.Errorf("%w at %s: %w", ErrNobody, c.Path, errBroken)
 }
 
 // refusal is what superd says about what it has not done.

@@ -240,9 +240,8 @@ func TestClientOfSomethingElse(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		go func() { // ends with its one client
-			c, err := l.Accept()
-			if err == nil {
+		go func() { // ends with the listener
+			for c, err := l.Accept(); err == nil; c, err = l.Accept() {
 				c.Read(make([]byte, 1000))
 				c.Write([]byte(answer))
 				c.Close()
