@@ -249,6 +249,7 @@ func TestWaitMissingProgram(t *testing.T) {
 // finds what the file says by then, be it a program for each connection, or
 // again one that accepts itself.
 func TestReloadWhileLent(t *testing.T) {
+	needRoot(t)
 	t.Parallel()
 	d := start(t, several("inetd", `listen: "127.0.0.1:0", `+acceptor(t, 3, "")))
 	first := d.line("inetd")

@@ -131,7 +131,7 @@ func TestReloadKeepsTheQueue(t *testing.T) {
 	for range 10 {
 		waiting = append(waiting, d.dial("a"))
 	}
-	d.rewrite(1, several("b", fmt.Sprintf(`listen: "%s", builtin: greeting, text: b, user: nobody, sandbox: none`, address)))
+	d.rewrite(1, several("b", fmt.Sprintf(`listen: "%s", builtin: greeting, text: b, sandbox: none`, address)))
 	// The address was the kernel's choice before, and is the file's now.
 	for _, c := range waiting {
 		if got, err := io.ReadAll(c); string(got) != "b" {
