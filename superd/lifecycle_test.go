@@ -39,11 +39,17 @@ func checkEnd(t *testing.T, r record, ending, reason string) {
 // line is the next line that a program sends.
 func line(t testing.TB, c net.Conn) string {
 	t.Helper()
-	text, err := bufio.NewReader(io.LimitReader(c, 1000)).ReadString('\n')
-	if err != nil {
-		t.Fatalf("after %q: %v", text, err)
+	var text []byte
+	for b := make([]byte, 1); len(text) < 1000; { // what follows the line is left to who reads next
+		if _, err := io.ReadFull(c, b); err != nil {
+			t.Fatalf("after %q: %v", text, err)
+		}
+		if b[0] == '\n' {
+			break
+		}
+		text = append(text, b[0])
 	}
-	return strings.TrimSuffix(text, "\n")
+	return string(text)
 }
 
 // number is the process number that a program sends.
