@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -207,6 +208,74 @@ func TestSocketOptions(t *testing.T) {
 				t.Errorf("the program sees %q, not %q", got, want)
 			}
 		})
+	}
+}
+
+// needMPTCP leaves out what takes a kernel that has it.
+func needMPTCP(t *testing.T) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
+	if err != nil {
+		t.Skip("SKIPPED: this kernel has no MPTCP, or the sysctl net.mptcp.enabled is 0: ", err)
+	}
+	unix.Close(fd)
+}
+
+// A service of MPTCP serves clients of both kinds, with all options, and counts
+// the bytes of both.
+func TestMPTCP(t *testing.T) {
+	needMPTCP(t)
+	t.Parallel()
+	protocol := "run: " + yamlList(installed(t, "perl"), "-e", fmt.Sprintf(
+		`print unpack("i", getsockopt STDIN, %d, %d), " ", unpack("i", getsockopt STDIN, %d, %d); print while <STDIN>`,
+		unix.SOL_SOCKET, unix.SO_PROTOCOL, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE))
+	const listen = "listen: {address: '127.0.0.1:0', mptcp: true, keepalive: {idle: 61s}, rcvbuf: 64K, tos: 16, defer_accept: 1s}, "
+	d := start(t, several("paths", listen+protocol, "idle", listen+"run: /bin/cat, timeout: {idle: 500ms}",
+		"plain", "listen: '127.0.0.1:0', "+protocol))
+	client := func(service string, several bool) *net.TCPConn {
+		dialer := net.Dialer{Timeout: patience}
+		dialer.SetMultipathTCP(several)
+		c, err := dialer.Dial("tcp", d.address(service))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(patience))
+		t.Cleanup(func() { c.Close() })
+		return c.(*net.TCPConn)
+	}
+	input := strings.Repeat("x", 1000) + "\n"
+	for i, c := range []struct {
+		service string
+		several bool
+		want    string
+	}{
+		{"paths", true, "262 61"},
+		{"paths", false, "6 61"},
+		{"plain", true, "6 7200"},
+	} {
+		conn := client(c.service, c.several)
+		if _, err := io.WriteString(conn, input); err != nil {
+			t.Fatal(err)
+		}
+		conn.CloseWrite()
+		got, err := io.ReadAll(conn)
+		if err != nil || c.service == "paths" && string(got) != c.want+input || !strings.HasPrefix(string(got), c.want[:2]) {
+			t.Errorf("%+v: the program says %.20q, %v", c, got, err)
+		}
+		if used, err := conn.MultipathTCP(); err != nil || used != (c.several && c.service == "paths") {
+			t.Errorf("%+v: MPTCP is used: %v, %v", c, used, err)
+		}
+		n := i % 2
+		r := d.exited(c.service, n+1)[n]
+		if r.number("bytes_in") != float64(len(input)) || r.number("bytes_out") != float64(len(got)) {
+			t.Errorf("%+v: it is recorded as %v", c, r)
+		}
+	}
+	for n, several := range []bool{true, false} {
+		c := client("idle", several)
+		d.talk(c, "hello\n")
+		d.closed(c)
+		checkEnd(t, d.exited("idle", n+1)[n], "TERM", "timeout.idle")
 	}
 }
 

@@ -168,6 +168,8 @@ func (l *Listener) Rigid(next *Listener) string {
 		return "v6only"
 	case l.Type != next.Type:
 		return "type"
+	case l.MPTCP != next.MPTCP:
+		return "mptcp"
 	case l.Device != next.Device:
 		return "device"
 	case l.FreeBind != next.FreeBind:

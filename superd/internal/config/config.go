@@ -208,7 +208,8 @@ type Listener struct {
 	// reported, on a machine without IPv6.
 	Optional bool
 
-	// Of TCP; of Inherited too but for the first four.
+	// Of TCP; of Inherited too but for the first five.
+	MPTCP          bool   // accept connections of several paths (RFC 8684) as well
 	Dual           bool   // v6only: false; one IPv6 socket serves both families
 	Device         string // the only network interface that is listened on; "" for all
 	FreeBind       bool   // the address need not be one of the machine's

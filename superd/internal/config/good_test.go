@@ -117,6 +117,7 @@ func checkFull(t *testing.T, c *Config) {
 			Spec:        "[::1%lo]:4444",
 			Addr:        netip.MustParseAddrPort("[::1%lo]:4444"),
 			Backlog:     4096,
+			MPTCP:       true,
 			Device:      "eth0.1",
 			FreeBind:    true,
 			Transparent: true,

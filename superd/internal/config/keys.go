@@ -199,6 +199,8 @@ var table = []Key{
 		Doc: "connections that the kernel queues before they are accepted; the system's maximum when absent"},
 	{Path: "services.*.listen.v6only", Kind: Boolean, Default: "true",
 		Doc: "false makes one IPv6 socket serve IPv4 clients too"},
+	{Path: "services.*.listen.mptcp", Kind: Boolean, Default: "false",
+		Doc: "take connections of several paths too (Multipath TCP)"},
 	{Path: "services.*.listen.device", Kind: Text, Forms: "the name of a network interface",
 		Doc: "the only network interface that is listened on"},
 	{Path: "services.*.listen.freebind", Kind: Boolean, Default: "false",

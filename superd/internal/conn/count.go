@@ -21,6 +21,13 @@ const (
 // read them, and how many it wrote.
 func (t *Table) countBytes(r *record) {
 	r.ended.BytesIn, r.ended.BytesOut = -1, -1
+	if known := t.lookAtMPTCP(r); known > 0 {
+		r.ended.BytesIn, r.ended.BytesOut = t.bytesOfPaths(r, known)
+		if r.ended.BytesIn >= 0 {
+			r.ended.BytesIn -= int64(r.visitor.Taken)
+		}
+		return
+	}
 	if !t.lookAtTCP(r) {
 		return
 	}

@@ -148,10 +148,17 @@ func (t *Table) look(r *record) Live {
 	if !t.lookAtTCP(r) {
 		return l
 	}
-	l.Idle = min(idleTime(&t.info), l.Age) // its clock is coarser
+	l.Idle = idleTime(&t.info)
 	l.RoundTrip = time.Duration(t.info.Rtt) * time.Microsecond
 	l.BytesIn, l.BytesOut = bytesMoved(r.kept, &t.info)
-	l.BytesIn -= int64(r.visitor.Taken)
+	if known := t.lookAtMPTCP(r); known > 0 {
+		l.Idle = t.idleTimeOfPaths(known)
+		l.BytesIn, l.BytesOut = t.bytesOfPaths(r, known)
+	}
+	l.Idle = min(l.Idle, l.Age) // its clock is coarser
+	if l.BytesIn >= 0 {
+		l.BytesIn -= int64(r.visitor.Taken)
+	}
 	return l
 }
 

@@ -27,6 +27,10 @@ type motion struct {
 	ready  bool  // the next event tells how things stood when it was added, and not of an edge
 	unsent int   // bytes that were on their way to the client then
 	heedAt int64 // when to add it again; 0 is never
+
+	// Of a connection of several paths.
+	moved   uint64 // the sum of what the kernel counts
+	movedAt int64  // when that was first seen
 }
 
 // mustBeHeeded tells whether nothing else shows r's connection to be idle.

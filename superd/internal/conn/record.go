@@ -64,7 +64,7 @@ func (r *record) begin(s *Service, v *Visitor) {
 func (r *record) limit(now int64) int64 {
 	r.idleAt, r.motion = 0, motion{}
 	if r.service.Idle > 0 {
-		r.idleAt = later(now, r.service.Idle)
+		r.idleAt = later(now, r.untilLook(r.service.Idle))
 	}
 	return r.nextLimit(now)
 }

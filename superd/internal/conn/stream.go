@@ -66,6 +66,8 @@ func (t *Table) idleness(r *record) time.Duration {
 	switch {
 	case r.heeded:
 		return r.stillness()
+	case t.lookAtMPTCP(r) > 0:
+		return t.idlenessOfPaths(r)
 	case !t.lookAtTCP(r):
 		return 0
 	}
@@ -74,9 +76,9 @@ func (t *Table) idleness(r *record) time.Duration {
 
 // linger lets r's connection go. Closing a TCP connection on input that is
 // unread, or still to come, resets it, and the reset destroys the end of the
-// answer on its way; of a unix socket the client reads ECONNRESET for the end: so our side is shut down first, and what comes is drained
-// until the client closes or the service's linger time is over (RFC 1122,
-// 4.2.2.13).
+// answer on its way; of a unix socket the client reads ECONNRESET for the end.
+// So our side is shut down first, and what comes is drained until the client
+// closes or the service's linger time is over (RFC 1122, 4.2.2.13).
 func (t *Table) linger(r *record) {
 	t.unheed(r)
 	if r.kept < 0 || r.alone || r.service.Linger == 0 {

@@ -64,6 +64,7 @@ type Table struct {
 	counting  bool
 	buffer    []byte
 	info      unix.TCPInfo
+	paths     mptcpInfo
 	emptied   []chan struct{} // closed once no record is in use
 	closed    bool
 	done      chan struct{} // closed when Watch has returned

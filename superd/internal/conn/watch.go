@@ -180,7 +180,7 @@ func (t *Table) checkLimits(r *record) {
 			t.stop(r, ReasonIdle)
 			return
 		}
-		r.idleAt = later(t.now, left)
+		r.idleAt = later(t.now, r.untilLook(left))
 	}
 	t.arm(r, r.nextLimit(t.now))
 }

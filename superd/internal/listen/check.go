@@ -45,9 +45,9 @@ func checkOptions(l *config.Listener) error {
 	if l.Datagrams() {
 		kind = unix.SOCK_DGRAM
 	}
-	fd, err := unix.Socket(familyOf(l.Addr), kind|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(familyOf(l.Addr), kind|unix.SOCK_CLOEXEC, protocolOf(l))
 	if err != nil {
-		return os.NewSyscallError("socket", err)
+		return withoutMPTCP(l, os.NewSyscallError("socket", err))
 	}
 	defer unix.Close(fd)
 	return errors.Join(prepare(fd, l, l.Addr), configure(fd, l, nil))

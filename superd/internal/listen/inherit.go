@@ -134,7 +134,7 @@ func (h *heirloom) readName() bool {
 		if err != nil || protocol != unix.IPPROTO_TCP && protocol != unix.IPPROTO_MPTCP {
 			return false
 		}
-		h.self = peer.Peer{Kind: peer.Internet, Local: addressOf(&own)}
+		h.self = peer.Peer{Kind: peer.Internet, Local: addressOf(&own), MPTCP: protocol == unix.IPPROTO_MPTCP}
 		if h.family == unix.AF_INET6 {
 			only, err := unix.GetsockoptInt(h.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 			h.dual = err == nil && only == 0
@@ -297,6 +297,8 @@ func (h *heirloom) check(l *config.Listener) error {
 		return &hindrance{what: "the inherited " + h.String() + " " + h.trouble}
 	case l.Family == config.Unix && h.kind != socketTypes[l.Type]:
 		return &hindrance{key: "type", what: "the inherited " + h.String() + " is not of the type " + l.Type}
+	case l.Family == config.TCP && l.MPTCP && !h.self.MPTCP:
+		return &hindrance{key: "mptcp", what: "mptcp: the inherited " + h.String() + " does not speak it", hint: "write SocketProtocol=mptcp in the socket unit"}
 	case l.Family == config.TCP && (l.Device != "" || l.FreeBind || l.Transparent):
 		return bornWith(l)
 	case l.Family == config.TCP && h.dual != l.Dual:

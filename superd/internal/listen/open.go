@@ -110,13 +110,13 @@ func (s *Set) open(l *config.Listener, addr netip.AddrPort, owners Owners, door 
 
 // openInternet makes one socket of TCP or UDP.
 func (s *Set) openInternet(l *config.Listener, addr netip.AddrPort, door Door) (*Socket, error) {
-	kind, self := unix.SOCK_STREAM, peer.Peer{Kind: peer.Internet}
+	kind, self := unix.SOCK_STREAM, peer.Peer{Kind: peer.Internet, MPTCP: l.MPTCP}
 	if l.Datagrams() {
-		kind, self.Kind = unix.SOCK_DGRAM, peer.UDP
+		kind, self = unix.SOCK_DGRAM, peer.Peer{Kind: peer.UDP}
 	}
-	fd, err := s.newSocket(familyOf(addr), kind, 0)
+	fd, err := s.newSocket(familyOf(addr), kind, protocolOf(l))
 	if err != nil {
-		return nil, err
+		return nil, withoutMPTCP(l, err)
 	}
 	k := &Socket{fd: fd, door: door, listener: l, self: self, any: addr.Addr().IsUnspecified()}
 	if err = prepare(fd, l, addr); err == nil {
@@ -137,6 +137,27 @@ func familyOf(addr netip.AddrPort) int {
 		return unix.AF_INET6
 	}
 	return unix.AF_INET
+}
+
+func protocolOf(l *config.Listener) int {
+	if l.MPTCP {
+		return unix.IPPROTO_MPTCP
+	}
+	return unix.IPPROTO_TCP
+}
+
+// withoutMPTCP explains why there is no socket of that protocol.
+func withoutMPTCP(l *config.Listener, err error) error {
+	var errno unix.Errno
+	switch errors.As(err, &errno); {
+	case !l.MPTCP:
+		return err
+	case errno == unix.ENOPROTOOPT:
+		return &hindrance{key: "mptcp", what: "mptcp: " + symbolic(errno), hint: "the sysctl net.mptcp.enabled is 0"}
+	case errno == unix.EPROTONOSUPPORT || errno == unix.EINVAL:
+		return &hindrance{key: "mptcp", what: "mptcp: " + symbolic(errno), hint: "this kernel was built without it"}
+	}
+	return err
 }
 
 // newSocket makes a socket above the window, and non-blocking.

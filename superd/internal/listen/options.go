@@ -57,9 +57,9 @@ func configure(fd int, l, before *config.Listener) error {
 // setTOS is for both families where a socket serves both.
 func setTOS(fd, tos int) error {
 	var err error
-	if only, six := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY); six == nil {
+	if domain, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); domain == unix.AF_INET6 {
 		err = setting{unix.IPPROTO_IPV6, unix.IPV6_TCLASS}.set(fd, tos, "tos", "")
-		if only != 0 {
+		if only, no := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY); no == nil && only != 0 {
 			return err
 		}
 	}
@@ -139,6 +139,8 @@ func refused(key string, err error, takes string) error {
 	switch {
 	case err == unix.EPERM && takes != "":
 		h.hint = "superd lacks " + takes
+	case err == unix.EOPNOTSUPP: // IPV6_TCLASS in Linux 6.18
+		h.hint = "this kernel does not have it together with mptcp for this family"
 	case err == unix.ENODEV:
 		h.hint = "this machine has no such interface now"
 	}

@@ -26,6 +26,7 @@ type Peer struct {
 
 	// Of Internet and UDP.
 	Remote, Local netip.AddrPort // IPv4 mapped into IPv6 is plain IPv4 here
+	MPTCP         bool           // the listening socket speaks it (RFC 8684); the client may speak plain TCP
 
 	// Of Unix. An abstract name begins with @ here, and not with a zero byte.
 	Path     string // of the listening socket
