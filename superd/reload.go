@@ -23,7 +23,7 @@ type site struct {
 // key is what a socket is known by across a reload: its address, or where the
 // kernel chose the port, the place in the file.
 func keyOf(l *config.Listener) string {
-	if l.Addr.IsValid() && l.Addr.Port() == 0 {
+	if l.KernelsChoice() {
 		return l.Place() + " " + l.Path
 	}
 	return l.Place()

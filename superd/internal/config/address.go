@@ -16,12 +16,16 @@ type endpoints struct {
 	everywhere bool   // a bare port: every address of the machine
 	datagrams  bool   // nobody connects there
 	name       string // of a unix socket, or an inherited one
+	cid, vport uint32 // of a vsock one
 }
 
 // resolve reads an address. Names of hosts and ports are looked up.
 func (d *decoder) resolve(text string) (endpoints, error) {
 	if rest, is := strings.CutPrefix(text, "unix:"); is {
 		return endpoints{family: Unix, name: rest}, checkSocketName(rest)
+	}
+	if rest, is := strings.CutPrefix(text, "vsock:"); is {
+		return vsockEndpoint(rest)
 	}
 	if rest, is := strings.CutPrefix(text, "fd:"); is {
 		return endpoints{family: Inherited, name: rest}, checkDescriptorName(rest)
@@ -76,6 +80,42 @@ func checkSocketName(name string) error {
 	return nil
 }
 
+// vsockEndpoint reads what stands behind "vsock:".
+func vsockEndpoint(text string) (endpoints, error) {
+	e := endpoints{family: VSock, cid: AnyCID}
+	cid, port, named := strings.Cut(text, ":")
+	if !named {
+		cid, port = "", text
+	}
+	var err error
+	switch {
+	case strings.Contains(port, ":"):
+		return e, mistakef("write vsock:PORT or vsock:CID:PORT", "%s has too many colons", quote("vsock:"+text))
+	case port == "":
+		return e, mistakef("write vsock:PORT or vsock:CID:PORT", "%s has no port", quote("vsock:"+text))
+	case named:
+		e.cid, err = vsockNumber(cid, "CID")
+	}
+	if err != nil {
+		return e, err
+	}
+	e.vport, err = vsockNumber(port, "port")
+	return e, err
+}
+
+// vsockNumber reads one of the two numbers of an address; the highest stands for
+// any.
+func vsockNumber(text, what string) (uint32, error) {
+	n, err := strconv.ParseUint(text, 10, 32)
+	switch {
+	case leadingZero.MatchString(text):
+		return 0, mistakef("it looks octal: leave out the leading zero", "%s is not a vsock %s", quote(text), what)
+	case err != nil || n == AnyCID:
+		return 0, mistakef("", "%s is not a vsock %s, must be 0 to 4294967294", quote(text), what)
+	}
+	return uint32(n), nil
+}
+
 // longestDescriptorName is the most that sd_listen_fds(3) allows.
 const longestDescriptorName = 255
 
@@ -92,16 +132,8 @@ func checkDescriptorName(name string) error {
 	return nil
 }
 
-// plannedPrefixes begin addresses of a later version.
-var plannedPrefixes = []string{"vsock:"}
-
 // splitAddress parts host and port; the host of a bare port is *.
 func splitAddress(text string) (host, port string, err error) {
-	for _, prefix := range plannedPrefixes {
-		if strings.HasPrefix(text, prefix) {
-			return "", "", mistakef("", "%s addresses are not supported yet", prefix)
-		}
-	}
 	switch {
 	case strings.HasPrefix(text, "["):
 		return splitBracketed(text)

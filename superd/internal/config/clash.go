@@ -13,7 +13,8 @@ import (
 // into a map, however many sockets there are.
 type claims struct {
 	named   map[string]claim
-	devices map[string]ports // "" for the sockets of no interface, and everyDevice for all
+	vsock   map[vsockPort]claim // also of each port's first, with AnyCID
+	devices map[string]ports    // "" for the sockets of no interface, and everyDevice for all
 }
 
 const everyDevice = "*"
@@ -40,7 +41,11 @@ type claim struct {
 	listener Listener
 }
 
-func newClaims() claims { return claims{map[string]claim{}, map[string]ports{}} }
+type vsockPort struct{ cid, port uint32 }
+
+func newClaims() claims {
+	return claims{map[string]claim{}, map[vsockPort]claim{}, map[string]ports{}}
+}
 
 func newPorts() ports {
 	return ports{map[address]claim{}, map[familyPort]claim{}, map[familyPort]claim{}}
@@ -66,7 +71,7 @@ func (d *decoder) clash(taken claims, s *Service) {
 		mine := claim{s, l}
 		other, is := taken.holder(l)
 		switch {
-		case l.Addr.IsValid() && l.Addr.Port() == 0:
+		case l.KernelsChoice():
 		case !is:
 			taken.add(mine)
 		case l.At != reported:
@@ -86,6 +91,9 @@ func (c claim) clashWith(other claim) string {
 
 // holder returns who has what l needs.
 func (t claims) holder(l Listener) (claim, bool) {
+	if l.Family == VSock {
+		return t.vsockHolder(l)
+	}
 	if !l.Internet() {
 		c, is := t.named[l.Place()]
 		return c, is
@@ -97,6 +105,16 @@ func (t claims) holder(l Listener) (claim, bool) {
 		return c, true
 	}
 	return t.devices[""].holder(l)
+}
+
+// vsockHolder: two sockets of one port clash where their addresses are the same,
+// or one of them has all.
+func (t claims) vsockHolder(l Listener) (claim, bool) {
+	if c, is := t.vsock[vsockPort{l.CID, l.Port}]; is {
+		return c, true
+	}
+	c, is := t.vsock[vsockPort{AnyCID, l.Port}]
+	return c, is && (l.CID == AnyCID || c.listener.CID == AnyCID)
 }
 
 func (t ports) holder(l Listener) (claim, bool) {
@@ -115,6 +133,13 @@ func (t ports) holder(l Listener) (claim, bool) {
 }
 
 func (t claims) add(c claim) {
+	if l := c.listener; l.Family == VSock {
+		t.vsock[vsockPort{l.CID, l.Port}] = c
+		if _, is := t.vsock[vsockPort{AnyCID, l.Port}]; !is {
+			t.vsock[vsockPort{AnyCID, l.Port}] = c
+		}
+		return
+	}
 	if !c.listener.Internet() {
 		t.named[c.listener.Place()] = c
 		return
@@ -149,10 +174,19 @@ func (l *Listener) Place() string {
 		return l.protocol() + l.Addr.String()
 	case l.Family == Inherited:
 		return "fd:" + l.Name
+	case l.Family == VSock && l.CID == AnyCID:
+		return fmt.Sprintf("vsock:%d", l.Port)
+	case l.Family == VSock:
+		return fmt.Sprintf("vsock:%d:%d", l.CID, l.Port)
 	case l.Name[0] == '@':
 		return "unix:" + l.Name
 	}
 	return "unix:" + path.Clean(l.Name)
+}
+
+// KernelsChoice tells that the kernel chooses the port.
+func (l *Listener) KernelsChoice() bool {
+	return l.Internet() && l.Addr.Port() == 0 || l.Family == VSock && l.Port == 0
 }
 
 // Rigid is the key that next differs from l in, of those that are for good once a

@@ -189,9 +189,14 @@ type Family uint8
 const (
 	TCP       Family = iota // Addr
 	Unix                    // Name
+	VSock                   // CID and Port
 	Inherited               // Name
 	UDP                     // Addr
 )
+
+// AnyCID is every address that this machine has as a virtual one, or as the host
+// of such (VMADDR_CID_ANY).
+const AnyCID = 1<<32 - 1
 
 // Listener is one socket to open. An address that stands for several sockets
 // (a bare port, a name with several addresses) has become several Listeners.
@@ -200,7 +205,9 @@ type Listener struct {
 	Family Family
 	Addr   netip.AddrPort // of TCP and UDP; an unspecified address for a bare port
 	Name   string         // of Unix: an absolute path, or @ and an abstract name; of Inherited: as LISTEN_FDNAMES has it
-	Type   string         // of Unix: stream, seqpacket, datagram
+	CID    uint32         // of VSock; AnyCID for all of this machine's
+	Port   uint32         // of VSock; 0 for one that the kernel chooses
+	Type   string         // of Unix: stream, seqpacket, datagram; of VSock: stream, seqpacket
 	Label  string         // what a program that gets the socket is told that it is called; "" for the service's name
 
 	Backlog int // connections the kernel queues; 0 for the system's maximum

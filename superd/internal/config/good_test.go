@@ -31,6 +31,7 @@ var goodFiles = map[string]func(*testing.T, *Config){
 	"http.yaml":            checkHTTP,
 	"http-everywhere.yaml": checkHTTPEverywhere,
 	"inherited.yaml":       checkInherited,
+	"vsock.yaml":           checkVSock,
 	"wait.yaml":            checkWait,
 	"udp.yaml":             checkUDP,
 }
@@ -485,4 +486,22 @@ unix:/run/log unix:/run/log optional=false dual=false datagrams=true
 unix:@log unix:@log optional=false dual=false datagrams=true`))
 	equal(t, c.Services[1].Listen[0].Datagrams(), false)
 	equal(t, len(c.Warnings), 0)
+}
+
+func checkVSock(t *testing.T, c *Config) {
+	at := func(n int) string { return fmt.Sprintf("services.guest.listen[%d]", n) }
+	l := Listener{Family: VSock, CID: AnyCID, Type: "stream", NoDelay: true}
+	want := []Listener{l, l, l, l, l, l}
+	want[0].Spec, want[0].Port = "vsock:1234", 1234
+	want[1].Spec, want[1].CID, want[1].Port = "vsock:3:1235", 3, 1235
+	want[2].Spec, want[2].CID, want[2].Port = "vsock:4:1235", 4, 1235
+	want[3].Spec, want[4].Spec = "vsock:0", "vsock:0"
+	want[5].Spec, want[5].CID, want[5].Port, want[5].Type, want[5].Backlog = "vsock:1:4294967294", 1, 4294967294, "seqpacket", 9
+	for i := range want {
+		want[i].Path = at(i)
+	}
+	want[5].Path += ".address"
+	equal(t, bare(c.Services[0]).Listen, want)
+	equal(t, []string{want[0].Place(), want[1].Place()}, []string{"vsock:1234", "vsock:3:1235"})
+	equal(t, []bool{want[0].KernelsChoice(), want[3].KernelsChoice()}, []bool{false, true})
 }

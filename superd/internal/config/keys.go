@@ -189,10 +189,10 @@ var table = []Key{
 
 	{Path: "services.*.listen", Kind: Mixed, Forms: "a port, an address, a mapping or a list of these",
 		Doc: "the sockets that the service listens on"},
-	{Path: "services.*.listen.address", Kind: Text, Forms: `a port, HOST:PORT, "[IPV6]:PORT", udp: before any of these, unix:/PATH, unix:@NAME or fd:NAME`,
+	{Path: "services.*.listen.address", Kind: Text, Forms: `a port, HOST:PORT, "[IPV6]:PORT", udp: before any of these, unix:/PATH, unix:@NAME, vsock:PORT or fd:NAME`,
 		Doc: "the address, in any of the forms that listen itself takes"},
 	{Path: "services.*.listen.type", Kind: Word, Words: []string{"stream", "seqpacket", Datagram}, Default: "stream",
-		Doc: "of a unix socket: a stream of bytes, records that stay apart, or datagrams of whoever sends them"},
+		Doc: "of a unix or a vsock socket: a stream of bytes, records that stay apart, or, of a unix socket, datagrams of whoever sends them"},
 	{Path: "services.*.listen.name", Kind: Text,
 		Doc: "what a program with wait: listen-fds is told that the socket is called; the service's name when absent"},
 	{Path: "services.*.listen.backlog", Kind: Integer, Min: 1, Max: 65535,

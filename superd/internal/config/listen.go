@@ -85,6 +85,9 @@ func (s section) listeners() []Listener {
 		s.d.fault(v, err)
 		return nil
 	}
+	if found.family == VSock && common.Type == Datagram {
+		s.d.bad(s.get("type"), "a vsock socket is stream or seqpacket here", "leave it out")
+	}
 	found.datagrams = found.datagrams || found.family == Unix && common.Type == Datagram
 	s.checkKeys(found)
 	if s.written("v6only") && len(found.addrs) > 0 {
@@ -95,7 +98,7 @@ func (s section) listeners() []Listener {
 
 // goesWith are the keys that not every address has a use for.
 var goesWith = map[string]func(endpoints) error{
-	"type":         onlyUnix,
+	"type":         notOnlyStreams,
 	"backlog":      noDatagrams,
 	"v6only":       onlyInternet,
 	"mptcp":        onlyTCP,
@@ -149,11 +152,11 @@ func noDatagrams(e endpoints) error {
 	return mistakef("leave it out", "has no meaning for datagrams: nobody connects")
 }
 
-func onlyUnix(e endpoints) error {
-	if e.family == Unix {
+func notOnlyStreams(e endpoints) error {
+	if e.family == Unix || e.family == VSock {
 		return nil
 	}
-	return mistakef("leave it out", "has a meaning only for a unix socket")
+	return mistakef("leave it out", "has a meaning only for unix: and vsock: addresses")
 }
 
 func onlyPath(e endpoints) error {
@@ -177,9 +180,12 @@ func (s section) checkKeys(found endpoints) {
 
 // each copies the listener to all its addresses.
 func (l Listener) each(found endpoints, shared bool) []Listener {
-	l.Family, l.Name = found.family, found.name
+	l.Family, l.Name, l.CID, l.Port = found.family, found.name, found.cid, found.vport
 	if l.Family != Unix {
-		l.Mode, l.Type = 0, ""
+		l.Mode = 0
+	}
+	if l.Internet() || l.Family == Inherited {
+		l.Type = ""
 	}
 	if l.Family == Inherited && l.Label == "" {
 		l.Label = l.Name

@@ -126,7 +126,19 @@ func (s section) service(name string) *Service {
 	if c.Wait != "" {
 		s.handOver(c)
 	}
+	s.checkIdle(c)
 	return c
+}
+
+// checkIdle refuses an idle timeout where it could not hold: of a vsock
+// connection the kernel tells neither when a byte moved nor that one did.
+func (s section) checkIdle(c *Service) {
+	for _, l := range c.Listen {
+		if l.Family == VSock && c.Timeout.Idle > 0 {
+			s.d.bad(s.get("timeout.idle"), "has no effect at "+l.Spec+": the kernel does not tell when its bytes move", "write timeout.session, or a service of its own for it")
+			return
+		}
+	}
 }
 
 // crossCheck looks at keys that need or exclude one another.

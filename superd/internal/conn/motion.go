@@ -9,7 +9,7 @@ import (
 )
 
 // The kernel notes when a TCP connection moved a byte last (TCP_INFO), and
-// nothing of the kind for other sockets. There, where a service has an idle
+// nothing of the kind for unix sockets. There, where a service has an idle
 // timeout, the epoll set is asked for the edges: one comes for input that
 // arrives, and one for output that the client takes. To hear of every one of
 // them would have superd run as often as the program, so after an edge it is
@@ -33,9 +33,10 @@ type motion struct {
 	movedAt int64  // when that was first seen
 }
 
-// mustBeHeeded tells whether nothing else shows r's connection to be idle.
+// mustBeHeeded tells whether nothing else shows r's connection to be idle. Of a
+// vsock one the edges do not show it either: output makes none.
 func (r *record) mustBeHeeded() bool {
-	return r.idleAt > 0 && r.kept >= 0 && r.visitor.Peer.Kind != peer.Internet
+	return r.idleAt > 0 && r.kept >= 0 && r.visitor.Peer.Kind == peer.Unix
 }
 
 // heed notes how things stand. The caller adds the duplicate to the set.

@@ -33,13 +33,20 @@ func (k *Socket) acceptOne(p *peer.Peer) (fd int, err error) {
 // which accept has told size bytes.
 func (k *Socket) introduce(fd int, from *unix.RawSockaddrAny, size uint32, p *peer.Peer) {
 	*p = k.self
-	if p.Kind == peer.Unix {
+	switch p.Kind {
+	case peer.Unix:
 		p.Bound = boundName(from, size)
 		identify(fd, p)
-		return
-	}
-	p.Remote = addressOf(from)
-	if k.any {
+	case peer.VSock:
+		p.RemoteVM = vmOf(from)
+		if local, err := boundVM(fd); err == nil {
+			p.LocalVM = local
+		}
+	default:
+		p.Remote = addressOf(from)
+		if !k.any {
+			return
+		}
 		if local, err := boundTo(fd); err == nil {
 			p.Local = local
 		}

@@ -33,6 +33,8 @@ func check(l *config.Listener) error {
 	switch {
 	case l.Internet():
 		return checkOptions(l)
+	case l.Family == config.VSock:
+		return checkVSock(l)
 	case l.Family == config.Unix && l.Name[0] == '/':
 		return checkPath(l)
 	}
@@ -51,6 +53,15 @@ func checkOptions(l *config.Listener) error {
 	}
 	defer unix.Close(fd)
 	return errors.Join(prepare(fd, l, l.Addr), configure(fd, l, nil))
+}
+
+// checkVSock finds out whether the kernel has such sockets at all.
+func checkVSock(l *config.Listener) error {
+	fd, err := unix.Socket(unix.AF_VSOCK, socketTypes[l.Type]|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return vsockTrouble(l, err)
+	}
+	return unix.Close(fd)
 }
 
 func checkPath(l *config.Listener) error {

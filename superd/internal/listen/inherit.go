@@ -141,6 +141,8 @@ func (h *heirloom) readName() bool {
 		}
 	case unix.AF_UNIX:
 		h.self = peer.Peer{Kind: peer.Unix, Path: boundName(&own, size)}
+	case unix.AF_VSOCK:
+		h.self = peer.Peer{Kind: peer.VSock, LocalVM: vmOf(&own)}
 	default:
 		return false
 	}
@@ -234,7 +236,10 @@ func (s *Set) inherited(l *config.Listener, addr netip.AddrPort, door Door) (*So
 }
 
 func (h *heirloom) isFor(l *config.Listener, addr netip.AddrPort) bool {
-	if l.Family == config.Unix {
+	switch l.Family {
+	case config.VSock:
+		return h.self.Kind == peer.VSock && h.self.LocalVM == peer.VM{CID: l.CID, Port: l.Port}
+	case config.Unix:
 		return h.self.Kind == peer.Unix && (h.self.Path == l.Name || l.Name[0] == '/' && filepath.Clean(h.self.Path) == filepath.Clean(l.Name))
 	}
 	own := h.self.Local
@@ -295,7 +300,7 @@ func (h *heirloom) check(l *config.Listener) error {
 	switch {
 	case h.trouble != "":
 		return &hindrance{what: "the inherited " + h.String() + " " + h.trouble}
-	case l.Family == config.Unix && h.kind != socketTypes[l.Type]:
+	case (l.Family == config.Unix || l.Family == config.VSock) && h.kind != socketTypes[l.Type]:
 		return &hindrance{key: "type", what: "the inherited " + h.String() + " is not of the type " + l.Type}
 	case l.Family == config.TCP && l.MPTCP && !h.self.MPTCP:
 		return &hindrance{key: "mptcp", what: "mptcp: the inherited " + h.String() + " does not speak it", hint: "write SocketProtocol=mptcp in the socket unit"}

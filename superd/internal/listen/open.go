@@ -102,8 +102,11 @@ func (s *Set) open(l *config.Listener, addr netip.AddrPort, owners Owners, door 
 	if k, err := s.inherited(l, addr, door); k != nil || err != nil {
 		return k, err
 	}
-	if l.Family == config.Unix {
+	switch l.Family {
+	case config.Unix:
 		return s.openUnix(l, owners, door)
+	case config.VSock:
+		return s.openVSock(l, door)
 	}
 	return s.openInternet(l, addr, door)
 }

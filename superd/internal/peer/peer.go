@@ -16,6 +16,7 @@ const (
 	Internet Kind = iota // TCP, by IPv4 or IPv6
 	Unix                 // of this machine: AF_UNIX
 	UDP                  // datagrams, by IPv4 or IPv6
+	VSock                // between virtual machines and their host: AF_VSOCK
 	Kinds                // how many there are
 )
 
@@ -38,6 +39,9 @@ type Peer struct {
 	// that superd's end is the address of, and accepts or receives itself.
 	Listening bool
 
+	// Of VSock.
+	RemoteVM, LocalVM VM
+
 	// Via is the proxy that spoke for the client; the zero AddrPort where the
 	// client came itself.
 	Via netip.AddrPort
@@ -46,11 +50,29 @@ type Peer struct {
 	Extra []byte
 }
 
+// A VM is an address of vsock(7).
+type VM struct{ CID, Port uint32 }
+
+// AnyCID is that of a socket that listens on all addresses of its machine
+// (VMADDR_CID_ANY).
+const AnyCID = 1<<32 - 1
+
+// appendTo writes a as the file has it.
+func (a VM) appendTo(b []byte) []byte {
+	b = append(b, "vsock:"...)
+	if a.CID != AnyCID {
+		b = append(strconv.AppendUint(b, uint64(a.CID), 10), ':')
+	}
+	return strconv.AppendUint(b, uint64(a.Port), 10)
+}
+
 // AppendRemote writes the client's end as the log has it.
 func (p *Peer) AppendRemote(b []byte) []byte {
 	switch {
 	case p.Kind == Unix && !p.Listening:
 		return p.appendCredentials(append(b, "unix:"...))
+	case p.Kind == VSock && !p.Listening:
+		return p.RemoteVM.appendTo(b)
 	case p.Remote.IsValid():
 		return p.Remote.AppendTo(b)
 	}
@@ -75,6 +97,8 @@ func (p *Peer) AppendLocal(b []byte) []byte {
 		return append(append(b, "unix:"...), p.Path...)
 	case UDP:
 		b = append(b, "udp:"...)
+	case VSock:
+		return p.LocalVM.appendTo(b)
 	}
 	return p.Local.AppendTo(b)
 }

@@ -41,6 +41,12 @@ var (
 	remoteGID  = ofClient(func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Peer.GID), 10) })
 	remotePath = func(b []byte, f *Facts) []byte { return appendHarmless(b, f.Peer.Bound) }
 	localPath  = func(b []byte, f *Facts) []byte { return append(b, f.Peer.Path...) }
+
+	remoteCID    = ofClient(func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Peer.RemoteVM.CID), 10) })
+	remoteVMPort = ofClient(func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Peer.RemoteVM.Port), 10) })
+	localCID     = func(b []byte, f *Facts) []byte { return appendCID(b, f.Peer.LocalVM.CID) }
+	localVMPort  = func(b []byte, f *Facts) []byte { return strconv.AppendUint(b, uint64(f.Peer.LocalVM.Port), 10) }
+	vsockAddress = ofClient(func(b []byte, f *Facts) []byte { return remoteCID(append(b, "vsock:"...), f) })
 )
 
 // ofClient is a value that is not known where the program finds its clients
@@ -56,6 +62,14 @@ func ofClient(value func([]byte, *Facts) []byte) func([]byte, *Facts) []byte {
 
 func constant(s string) func([]byte, *Facts) []byte {
 	return func(b []byte, _ *Facts) []byte { return append(b, s...) }
+}
+
+// appendCID leaves out that of a socket for all addresses, which is none.
+func appendCID(b []byte, cid uint32) []byte {
+	if cid == peer.AnyCID {
+		return b
+	}
+	return strconv.AppendUint(b, uint64(cid), 10)
 }
 
 // appendUnlessZero leaves out what is not known.
@@ -173,6 +187,29 @@ var styles = [peer.Kinds]map[string][]variable{
 		"cgi": {
 			{"GATEWAY_INTERFACE=", constant("CGI/1.1")},
 			{"SERVER_PROTOCOL=", constant("UNIX")},
+		},
+	},
+	peer.VSock: {
+		"ucspi": {
+			{"PROTO=", constant("VSOCK")},
+			{"VSOCKREMOTECID=", remoteCID},
+			{"VSOCKREMOTEPORT=", remoteVMPort},
+			{"VSOCKLOCALCID=", localCID},
+			{"VSOCKLOCALPORT=", localVMPort},
+		},
+		"systemd": {
+			{"REMOTE_ADDR=", vsockAddress},
+			{"REMOTE_PORT=", remoteVMPort},
+		},
+		"ncat": {
+			{"NCAT_REMOTE_ADDR=", remoteCID},
+			{"NCAT_REMOTE_PORT=", remoteVMPort},
+			{"NCAT_LOCAL_ADDR=", localCID},
+			{"NCAT_LOCAL_PORT=", localVMPort},
+		},
+		"cgi": {
+			{"GATEWAY_INTERFACE=", constant("CGI/1.1")},
+			{"SERVER_PROTOCOL=", constant("VSOCK")},
 		},
 	},
 }
