@@ -221,6 +221,18 @@ func needMPTCP(t *testing.T) {
 	unix.Close(fd)
 }
 
+// kernelCountsMPTCP tells whether the kernel counts the bytes of all paths.
+func kernelCountsMPTCP(t *testing.T) bool {
+	t.Helper()
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	var major, minor int
+	fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor)
+	return major > 6 || major == 6 && minor >= 5
+}
+
 // A service of MPTCP serves clients of both kinds, with all options, and counts
 // the bytes of both.
 func TestMPTCP(t *testing.T) {
@@ -267,6 +279,9 @@ func TestMPTCP(t *testing.T) {
 		}
 		n := i % 2
 		r := d.exited(c.service, n+1)[n]
+		if c.want[:3] == "262" && r.number("bytes_in") == -1 && r.number("bytes_out") == -1 && !kernelCountsMPTCP(t) {
+			continue
+		}
 		if r.number("bytes_in") != float64(len(input)) || r.number("bytes_out") != float64(len(got)) {
 			t.Errorf("%+v: it is recorded as %v", c, r)
 		}

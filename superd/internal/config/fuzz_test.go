@@ -46,6 +46,22 @@ func checkComplete(t *testing.T, c *Config) {
 		}
 		checkWalls(t, s)
 		checkAccess(t, s)
+		for i := range s.Listen {
+			checkListener(t, &s.Listen[i])
+		}
+	}
+}
+
+// checkListener looks for what no socket can be opened as.
+func checkListener(t *testing.T, l *Listener) {
+	possible := map[Family]bool{
+		TCP:       l.Addr.IsValid() && l.Type == "" && l.TOS&3 == 0 && l.RcvBuf <= largestBuffer && len(l.Device) <= longestDevice,
+		Unix:      checkSocketName(l.Name) == nil && l.Type != "" && l.Mode <= 0o777,
+		VSock:     l.Port != AnyCID && l.Type != "",
+		Inherited: checkDescriptorName(l.Name) == nil && l.Type == "",
+	}
+	if !possible[l.Family] || l.Place() == "" || l.At.Line < 1 || l.Family != Unix && (l.Mode != 0 || l.Owner+l.Group != "") {
+		t.Errorf("impossible: %+v", l)
 	}
 }
 

@@ -28,8 +28,9 @@ const (
 )
 
 // lookAtMPTCP fills t.paths from r's kept duplicate, where its connection can
-// have several paths, and returns how many bytes of it the kernel knows; 0 for
-// plain TCP. TCP_INFO tells of one of the paths only, and of none at the end.
+// have several paths, and returns how many bytes of it the kernel knows, at
+// least 1; 0 for plain TCP. TCP_INFO tells of one of the paths only, and of none
+// at the end.
 func (t *Table) lookAtMPTCP(r *record) int {
 	if r.kept < 0 || !r.visitor.Peer.MPTCP {
 		return 0
@@ -38,10 +39,13 @@ func (t *Table) lookAtMPTCP(r *record) int {
 	size := uint32(unsafe.Sizeof(t.paths))
 	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(r.kept), solMPTCP, infoMPTCP,
 		uintptr(unsafe.Pointer(&t.paths)), uintptr(unsafe.Pointer(&size)), 0)
-	if errno != 0 {
-		return 0
+	if errno == 0 {
+		return int(size)
 	}
-	return int(size)
+	if protocol, _ := unix.GetsockoptInt(r.kept, unix.SOL_SOCKET, unix.SO_PROTOCOL); protocol == unix.IPPROTO_MPTCP {
+		return 1
+	}
+	return 0
 }
 
 // bytesOfPaths is bytesMoved for a connection of which lookAtMPTCP knows so
@@ -65,8 +69,11 @@ func (r *record) untilLook(left time.Duration) time.Duration {
 }
 
 // idlenessOfPaths is how long the counters have been as they are, as far as they
-// were looked at.
-func (t *Table) idlenessOfPaths(r *record) time.Duration {
+// were looked at; 0 where there are none.
+func (t *Table) idlenessOfPaths(r *record, known int) time.Duration {
+	if known < int(unsafe.Offsetof(t.paths.bytesSent)) {
+		return 0
+	}
 	if moved := t.paths.writeSeq + t.paths.sentUnacked + t.paths.receivedNext; moved != r.moved {
 		r.moved, r.movedAt = moved, t.now
 	}

@@ -63,12 +63,13 @@ func (t *Table) lookAtTCP(r *record) bool {
 // idleness is how long no byte has moved on r's connection, in either
 // direction; 0 where that cannot be known.
 func (t *Table) idleness(r *record) time.Duration {
-	switch {
-	case r.heeded:
+	if r.heeded {
 		return r.stillness()
-	case t.lookAtMPTCP(r) > 0:
-		return t.idlenessOfPaths(r)
-	case !t.lookAtTCP(r):
+	}
+	if known := t.lookAtMPTCP(r); known > 0 {
+		return t.idlenessOfPaths(r, known)
+	}
+	if !t.lookAtTCP(r) {
 		return 0
 	}
 	return idleTime(&t.info)
