@@ -54,10 +54,12 @@ func checkComplete(t *testing.T, c *Config) {
 
 // checkListener looks for what no socket can be opened as.
 func checkListener(t *testing.T, l *Listener) {
+	internet := l.Addr.IsValid() && l.Type == "" && l.TOS&3 == 0 && l.RcvBuf <= largestBuffer && len(l.Device) <= longestDevice
 	possible := map[Family]bool{
-		TCP:       l.Addr.IsValid() && l.Type == "" && l.TOS&3 == 0 && l.RcvBuf <= largestBuffer && len(l.Device) <= longestDevice,
+		TCP:       internet,
+		UDP:       internet && !l.MPTCP && l.DeferAccept == 0 && l.Backlog == 0,
 		Unix:      checkSocketName(l.Name) == nil && l.Type != "" && l.Mode <= 0o777,
-		VSock:     l.Port != AnyCID && l.Type != "",
+		VSock:     l.Port != AnyCID && l.Type != "" && l.Type != Datagram,
 		Inherited: checkDescriptorName(l.Name) == nil && l.Type == "",
 	}
 	if !possible[l.Family] || l.Place() == "" || l.At.Line < 1 || l.Family != Unix && (l.Mode != 0 || l.Owner+l.Group != "") {

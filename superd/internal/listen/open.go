@@ -146,7 +146,7 @@ func protocolOf(l *config.Listener) int {
 	if l.MPTCP {
 		return unix.IPPROTO_MPTCP
 	}
-	return unix.IPPROTO_TCP
+	return 0 // the family's own
 }
 
 // withoutMPTCP explains why there is no socket of that protocol.
