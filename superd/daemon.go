@@ -192,8 +192,26 @@ func (d *daemon) hallOf(s *service) *hall {
 const plain, confined = 0, 1
 
 // perConnection is how many descriptors superd holds for one connection: the
-// kept duplicate, the pidfd and the pipe of descriptor 2.
+// kept duplicate, the pidfd and the pipe of descriptor 2. A /tmp of its own can
+// take one more.
 const perConnection = 3
+
+// privateTmps counts the services whose programs have a /tmp of their own.
+func privateTmps(c *config.Config) (n int) {
+	for _, s := range c.Services {
+		if s.Sandbox.PrivateTmp && s.Builtin == "" {
+			n++
+		}
+	}
+	return n
+}
+
+// keepCells has a /tmp ready for those who will come.
+func (d *daemon) keepCells() {
+	if err := d.engine.KeepCells(); err != nil {
+		d.log.Warn("cannot prepare /tmp ahead of connections, each program does it itself", event.F("error", err.Error()))
+	}
+}
 
 // roomFor is how many connections may live at once: what the file says, or less
 // where the limit of open files is too small for them.
@@ -206,9 +224,14 @@ func (d *daemon) roomFor(c *config.Config) int {
 	for _, c := range c.Services {
 		own += uint64(len(c.Listen) + 1)
 	}
+	each := uint64(perConnection)
+	if n := privateTmps(c); n > 0 && spawn.KeepsCells(limit.Cur) {
+		own += uint64(spawn.CellDescriptors(n))
+		each++
+	}
 	fits := 1
-	if limit.Cur > own+perConnection {
-		fits = int(min((limit.Cur-own)/perConnection, math.MaxInt32))
+	if limit.Cur > own+each {
+		fits = int(min((limit.Cur-own)/each, math.MaxInt32))
 	}
 	wanted := c.Limits.Max
 	if wanted > 0 && wanted <= fits {
@@ -249,6 +272,8 @@ func (d *daemon) serve() error {
 	if err != nil {
 		return err
 	}
+	d.keepCells()
+	defer d.engine.StopKeeping()
 	d.announce()
 	d.serving = true
 	d.operator.serve()

@@ -356,6 +356,7 @@ func (d *daemon) reload() (r control.Report, err error) {
 	}
 	r = d.compare(g)
 	d.adopt(g)
+	d.keepCells() // a first service may need it now
 	r.Generation = d.generation
 	d.tell(&r, g, time.Since(begin))
 	return r, nil

@@ -417,6 +417,37 @@ func TestFewDescriptors(t *testing.T) {
 	}
 }
 
+// What superd holds for programs with a /tmp of their own is known before it
+// says how many connections fit.
+func TestDescriptorsOfPrivateTmp(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	room := func(yaml string) int {
+		cmd := prepare(t, yaml)
+		outer := exec.Command("/bin/sh", append([]string{"-c", `ulimit -n 1024; exec "$0" "$@"`, cmd.Path}, cmd.Args[1:]...)...)
+		outer.Env = cmd.Env
+		d := startCommand(t, outer)
+		warning := d.await(func(r record) bool { return r["open_files"] != nil })
+		if left := 1024 - d.idle; left < int(warning["connections"].(float64))*3 {
+			t.Errorf("%d descriptors are left for %v connections", left, warning["connections"])
+		}
+		n := int(warning["connections"].(float64))
+		var all []net.Conn
+		for range n { // as many as were promised
+			all = append(all, d.held("cat"))
+		}
+		for _, c := range all {
+			c.Close()
+		}
+		d.exited("cat", n)
+		return n
+	}
+	without, with := room(one("cat", "run: /bin/cat")), room(one("cat", "run: /bin/cat, sandbox: {private_tmp: true}"))
+	if with >= without*3/4 { // a fourth descriptor for each, and some for all
+		t.Errorf("room for %d connections, and for %d with a /tmp of their own", without, with)
+	}
+}
+
 func TestStartsWithClosedDescriptors(t *testing.T) {
 	t.Parallel()
 	for _, closed := range []string{"<&-", ">&-", "2>&-", "<&- >&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"} {

@@ -580,10 +580,14 @@ func TestPrivateTmp(t *testing.T) {
 	needRoot(t)
 	t.Parallel()
 	const script = `ls -A /tmp /var/tmp; read -r name; echo "$name" > /tmp/$name; cat /var/tmp/$name; read -r x; ls /tmp`
-	d := start(t, fmt.Sprintf("services:\n  tmp: {listen: '127.0.0.1:0', %s, sandbox: {private_tmp: true}}\n", shell(script)))
+	yaml := fmt.Sprintf("services:\n  tmp: {listen: '127.0.0.1:0', %s, sandbox: {private_tmp: true}}\n", shell(script))
+	d := start(t, yaml)
 	name := fmt.Sprint("superd-test-", os.Getpid())
-	first, second := d.dial("tmp"), d.dial("tmp")
-	for i, c := range []net.Conn{first, second} {
+	var visitors []*net.TCPConn
+	come := func() {
+		t.Helper()
+		i, c := len(visitors), d.dial("tmp")
+		visitors = append(visitors, c)
 		mine := fmt.Sprint(name, i, "\n")
 		io.WriteString(c, mine)
 		want := "/tmp:\n\n/var/tmp:\n" + mine
@@ -592,15 +596,23 @@ func TestPrivateTmp(t *testing.T) {
 			t.Fatalf("it says %q, not %q, %v", got, want, err)
 		}
 	}
+	for range 12 { // more than are made ahead
+		come()
+	}
+	d.upgradeNow(1)
+	come()
+	d.rewrite(1, yaml+"  other: {listen: '127.0.0.1:0', run: /bin/cat}\n")
+	come()
 	if left, _ := filepath.Glob("/*/" + name + "*"); len(left) > 0 {
 		t.Errorf("outside there is %v", left)
 	}
-	for i, c := range []*net.TCPConn{first, second} {
+	for i, c := range visitors {
 		io.WriteString(c, "\n")
 		if rest, _ := io.ReadAll(c); string(rest) != fmt.Sprint(name, i, "\n") {
 			t.Errorf("in the end there is %q in it", rest)
 		}
 	}
+	d.idle++ // one more socket
 }
 
 // TestNetworkFalse: what is closed, and that the connection is not.

@@ -13,6 +13,7 @@ import (
 // with superd. Its methods may be called from any goroutine.
 type Engine struct {
 	window window
+	keeper keeper
 
 	mu     sync.Mutex
 	joined []*instance // children that still share the descriptor table; guarded by mu
@@ -43,6 +44,7 @@ type Child struct {
 	use   uint32
 	group *cgroup
 	leaf  *leaf // of group; nil where the child has no cgroup of its own
+	cell  *cell // nil where it was given none
 
 	carried *Failure // of a child with which Resume goes on: why it is not its program
 }
@@ -82,9 +84,10 @@ func (e *Engine) start(in *instance, s Streams, f *Facts) (Child, error) {
 		e.abandon(in)
 		return Child{PIDFD: -1}, err
 	}
-	c := Child{PID: in.pid, in: in, use: in.use, group: in.plan.walls.cgroup, leaf: in.leaf}
+	c := Child{PID: in.pid, in: in, use: in.use, group: in.plan.walls.cgroup, leaf: in.leaf, cell: in.cell}
 	pidfd := int(in.pidfd)
 	e.depart(in)
+	e.keeper.replenish(in.plan.walls.stock)
 	if c.PIDFD, err = e.window.above(pidfd); err != nil {
 		return c, e.lose(c, err)
 	}
@@ -135,6 +138,7 @@ func (in *instance) prepare(s Streams, f *Facts) error {
 		return &Failure{Words: "share memory with a copy of superd", Errno: unix.ENOMEM}
 	}
 	*in.told, in.reported = told{}, false
+	in.useCell()
 	highest := max(s.Connection, s.Stderr)
 	last, err := in.lend(firstSocket + len(s.Sockets))
 	if err != nil {
@@ -214,6 +218,9 @@ func (e *Engine) abandon(in *instance) {
 	in.closeLows()
 	if in.leaf != nil {
 		in.plan.walls.cgroup.giveBack(in.leaf)
+	}
+	if in.cell != nil {
+		e.keeper.giveBack(in.cell)
 	}
 	in.plan.recycle(in)
 }
@@ -304,15 +311,19 @@ func (p *Plan) reclaim() {
 }
 
 func (p *Plan) recycle(in *instance) {
-	in.leaf = nil
+	in.leaf, in.cell = nil, nil
 	in.use++
 	p.free = append(p.free, in)
 }
 
 // Release gives back what c, which has been reaped, had of its own beside its
-// descriptors: its cgroup, in which everything that is left is killed unless
-// the service leaves it alone.
+// descriptors: its cell, in which processes that it has left go on, and its
+// cgroup, in which they are killed unless the service leaves them alone.
 func (e *Engine) Release(c Child, leave bool) {
+	if c.cell != nil {
+		e.Settle() // or the last descriptor of the cell would be closed by whoever settles next
+		e.keeper.giveBack(c.cell)
+	}
 	if c.leaf == nil {
 		return
 	}

@@ -82,6 +82,7 @@ func answer(t testing.TB, e *Engine, p *Plan) (string, End, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	e.Release(c, false)
 	return string(out), end, e.Failure(c)
 }
 
@@ -90,11 +91,20 @@ func mustAnswer(t testing.TB, s Spec) string {
 	return mustAnswerWith(t, NewEngine(), s)
 }
 
+// mustAnswerWith asks twice where programs have a /tmp of their own: one that
+// makes it itself, and one that gets it made ahead.
 func mustAnswerWith(t testing.TB, e *Engine, s Spec) string {
 	t.Helper()
-	out, end, err := answer(t, e, compile(t, e, s))
+	p := compile(t, e, s)
+	out, end, err := answer(t, e, p)
 	if err != nil || end.Signaled || end.Status != 0 {
 		t.Fatalf("%q ended with %+v, %v", out, end, err)
+	}
+	if p.walls.stock != nil {
+		keepCells(t, e, p)
+		if again, end, err := answer(t, e, p); again != out || err != nil {
+			t.Fatalf("in a cell made ahead: %q, %+v, %v; else %q", again, end, err, out)
+		}
 	}
 	return out
 }

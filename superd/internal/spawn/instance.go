@@ -43,6 +43,8 @@ type instance struct {
 	nlows    int
 	pid      int
 	leaf     *leaf  // of the service's cgroup; nil for none
+	cell     *cell  // nil where the child makes its own, or needs none
+	passes   bool   // the steps are set to pass by what makes one
 	use      uint32 // counts uses, so that a Child knows whether the instance is still its own
 	reported bool   // a failure in it has been read
 }

@@ -103,7 +103,12 @@ func (p *Plan) buildRules(attr unix.LandlockRulesetAttr) error {
 	if err := r.refresh(); err != nil {
 		return err
 	}
-	p.walls.landlock = p.borrowEach("the Landlock rules", r.lend)
+	p.walls.landlock = p.borrowEach("the Landlock rules", func(in *instance) (int, error) {
+		if in.cell != nil && in.cell.rules >= 0 {
+			return in.cell.lendRules()
+		}
+		return r.lend()
+	})
 	return nil
 }
 

@@ -5,8 +5,8 @@ import "golang.org/x/sys/unix"
 // A loan is a descriptor of superd's that steps of the child need: each spawn
 // has one of its own in the window, closed there with the rest.
 type loan struct {
-	lend  func() (int, error) // puts it into the window
-	words string              // what it is: "the built-in echo"
+	lend  func(*instance) (int, error) // puts it into the window, for that instance's child
+	words string                       // what it is: "the built-in echo"
 	uses  []use
 }
 
@@ -19,12 +19,12 @@ const mostLoans = 4
 
 // borrow has each child get a copy of fd, which is above the window; the steps
 // that need it say so with use.
-func (p *Plan) borrow(words string, fd func() int) *loan {
-	return p.borrowEach(words, func() (int, error) { return dupFrom(fd(), 0) })
+func (p *Plan) borrow(words string, fd func(*instance) int) *loan {
+	return p.borrowEach(words, func(in *instance) (int, error) { return dupFrom(fd(in), 0) })
 }
 
 // borrowEach has each child get a descriptor that lend makes for it.
-func (p *Plan) borrowEach(words string, lend func() (int, error)) *loan {
+func (p *Plan) borrowEach(words string, lend func(*instance) (int, error)) *loan {
 	l := &loan{lend: lend, words: words}
 	p.loans = append(p.loans, l)
 	return l
@@ -39,7 +39,7 @@ func (in *instance) lend(first int) (highest int, err error) {
 	p := in.plan
 	var lent [mostLoans]int
 	for i, l := range p.loans {
-		fd, err := l.lend()
+		fd, err := l.lend(in)
 		if err == nil {
 			fd, err = p.clear(fd)
 		}

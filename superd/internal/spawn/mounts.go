@@ -56,9 +56,22 @@ func (p *Plan) buildMounts() error {
 	case err != nil:
 		return err
 	}
-	p.walls.mounts = p.own("the mount namespace", fd)
 	p.walls.readOnly = s.Confined
+	p.lendMounts(fd)
 	return nil
+}
+
+// lendMounts gives the namespace fd to p. Children get it, or a copy that is
+// ready with a /tmp of their own.
+func (p *Plan) lendMounts(fd int) {
+	p.walls.template = fd
+	p.walls.owned = append(p.walls.owned, fd)
+	p.walls.mounts = p.borrow("the mount namespace", func(in *instance) int {
+		if in.cell != nil {
+			return in.cell.namespace
+		}
+		return fd
+	})
 }
 
 // arrange furnishes the calling thread's mount namespace, a copy of superd's;

@@ -65,7 +65,7 @@ func TestTmpIsPrivate(t *testing.T) {
 		"private":  privateTmp(),
 		"confined": {Preset: "strict", NoNewPrivs: true, Confined: true, PrivateTmp: true, Network: true, Exec: []string{"/bin/ls", "/bin/mkdir", "/bin/mv", "/bin/rm"}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		eachWay(t, name, func(t *testing.T, prepare func(testing.TB, *Engine, *Plan)) {
 			if s.Confined {
 				needLandlock(t, 3)
 			}
@@ -75,6 +75,7 @@ func TestTmpIsPrivate(t *testing.T) {
 				read go && ls -A /tmp && rm -r d && echo empty`, s)
 			spec.Identity = &Identity{UID: 4001, GID: 4002}
 			p := compile(t, e, spec)
+			prepare(t, e, p)
 			want := "/tmp:\n\n/var/tmp:\n/tmp:\nd\n\n/tmp/d:\n" + mark + "\n"
 			first, connection, c := dialogue(t, e, p)
 			defer unix.Close(c.PIDFD)
@@ -103,6 +104,7 @@ func TestTmpIsPrivate(t *testing.T) {
 				if end, err := Wait(c.PIDFD); err != nil || end.Status != 0 {
 					t.Errorf("ended with %+v, %v, %v", end, err, e.Failure(c))
 				}
+				e.Release(c, false)
 			}
 			if now := ownMounts(t); now != mounts {
 				t.Errorf("%d mounts of superd's own were %d", now, mounts)
@@ -228,21 +230,24 @@ func TestTmpTakesItsMemoryAlong(t *testing.T) {
 		fmt.Sscan(after, &kilobytes)
 		return kilobytes
 	}
-	before := shared()
-	e := NewEngine()
-	p := compile(t, e, walled("head -c 8M /dev/zero > /tmp/left && wc -c < /var/tmp/left", privateTmp()))
-	for range 30 {
-		if out, _, err := answer(t, e, p); out != "8388608\n" || err != nil {
-			t.Fatalf("got %q, %v", out, err)
+	eachWay(t, "tmp", func(t *testing.T, prepare func(testing.TB, *Engine, *Plan)) {
+		before := shared()
+		e := NewEngine()
+		p := compile(t, e, walled("head -c 8M /dev/zero > /tmp/left && wc -c < /var/tmp/left", privateTmp()))
+		prepare(t, e, p)
+		for range 30 {
+			if out, _, err := answer(t, e, p); out != "8388608\n" || err != nil {
+				t.Fatalf("got %q, %v", out, err)
+			}
 		}
-	}
-	for range 200 { // the kernel frees a namespace a moment after its last process
-		if shared()-before < 100<<10 {
-			return
+		for range 200 { // the kernel frees a namespace a moment after its last process
+			if shared()-before < 100<<10 {
+				return
+			}
+			unix.Nanosleep(&unix.Timespec{Nsec: 1e7}, nil)
 		}
-		unix.Nanosleep(&unix.Timespec{Nsec: 1e7}, nil)
-	}
-	t.Errorf("%d kB more are in use", shared()-before)
+		t.Errorf("%d kB more are in use", shared()-before)
+	})
 }
 
 func TestManyWalledSpawnsLeaveNothing(t *testing.T) {
@@ -250,24 +255,28 @@ func TestManyWalledSpawnsLeaveNothing(t *testing.T) {
 	needLandlock(t, 3)
 	s := confined()
 	s.PrivateTmp, s.Network = true, false
-	e := NewEngine()
-	before, mounts := openDescriptors(t), ownMounts(t)
-	p := compile(t, e, walled("echo x > /tmp/x", s))
-	for range 200 {
-		if out, _, err := answer(t, e, p); out != "" || err != nil {
-			t.Fatalf("got %q, %v", out, err)
+	eachWay(t, "tmp", func(t *testing.T, prepare func(testing.TB, *Engine, *Plan)) {
+		e := NewEngine()
+		before, mounts := openDescriptors(t), ownMounts(t)
+		p := compile(t, e, walled("echo x > /tmp/x", s))
+		prepare(t, e, p)
+		for range 200 {
+			if out, _, err := answer(t, e, p); out != "" || err != nil {
+				t.Fatalf("got %q, %v", out, err)
+			}
 		}
-	}
-	if err := p.Refresh(); err != nil {
-		t.Error(err)
-	}
-	p.Close()
-	if after := openDescriptors(t); len(after) != len(before) {
-		t.Errorf("descriptors before %v, after %v", before, after)
-	}
-	if now := ownMounts(t); now != mounts {
-		t.Errorf("%d mounts of superd's own were %d", now, mounts)
-	}
+		if err := p.Refresh(); err != nil {
+			t.Error(err)
+		}
+		p.Close()
+		e.StopKeeping()
+		if after := openDescriptors(t); len(after) != len(before) {
+			t.Errorf("descriptors before %v, after %v", before, after)
+		}
+		if now := ownMounts(t); now != mounts {
+			t.Errorf("%d mounts of superd's own were %d", now, mounts)
+		}
+	})
 }
 
 // TestPrivateTmpWithoutANetwork: its rules are about TCP alone, and so none is

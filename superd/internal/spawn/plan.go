@@ -98,6 +98,9 @@ func (e *Engine) Compile(s Spec) (*Plan, error) {
 		p.Close()
 		return nil, p.faults
 	}
+	if len(p.walls.furnishing) > 0 {
+		p.walls.stock = e.keeper.open(p) // the trial has made its own
+	}
 	return p, nil
 }
 

@@ -15,9 +15,10 @@ type rules struct {
 	openings []opening
 	fresh    bool // each program gets a set of its own, to which its /tmp is added
 
-	mu   sync.Mutex
-	made []rule // guarded by mu; in the order of openings
-	set  int    // the set made of them, above the window; guarded by mu
+	mu      sync.Mutex
+	made    []rule // guarded by mu; in the order of openings
+	set     int    // the set made of them, above the window; guarded by mu
+	edition uint64 // counts how often they were made; guarded by mu
 }
 
 // A rule is an opening that has been looked up.
@@ -61,6 +62,7 @@ func (r *rules) refresh() error {
 	}
 	r.drop()
 	r.made, r.set = now, set
+	r.edition++
 	if !r.fresh {
 		closeRules(r.made)
 	}
@@ -130,6 +132,39 @@ func (r *rules) lend() (int, error) {
 		return newRuleSet(&r.attr, r.made)
 	}
 	return dupFrom(r.set, 0)
+}
+
+// furnish makes the set of c, whose tmpfs is at path, by r as it is now.
+func (r *rules) furnish(c *cell, path string) error {
+	tmp, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(tmp)
+	r.mu.Lock()
+	set, err := newRuleSet(&r.attr, r.made)
+	c.edition = r.edition
+	r.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := addRule(set, rule{fd: tmp, access: writing & r.attr.Handled_access_fs}); err != nil {
+		unix.Close(set)
+		return err
+	}
+	c.rules, err = r.window.above(set)
+	return err
+}
+
+// current tells whether c was furnished by r as it is now. Where there are no
+// rules, r is nil.
+func (r *rules) current(c *cell) bool {
+	if c.rules < 0 {
+		return true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return c.edition == r.edition
 }
 
 func (r *rules) close() {

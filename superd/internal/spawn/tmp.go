@@ -13,7 +13,10 @@ var temporary = []string{"/tmp", "/var/tmp"}
 
 // tmpfsOptions bound what a program can keep there: memory by size, and the
 // kernel's own, about a kilobyte per file, by nr_inodes (tmpfs(5)).
-const tmpfsOptions = "mode=1777,size=64M,nr_inodes=16k"
+const (
+	tmpfsOptions = "mode=1777,size=64M,nr_inodes=16k"
+	tmpfsFlags   = unix.MS_NOSUID | unix.MS_NODEV
+)
 
 // temporaryDirectories finds them in the calling thread's mount namespace,
 // below the program's root directory. What does not exist there, as in an
@@ -43,22 +46,30 @@ func (p *Plan) temporaryDirectories() (list []string, err error) {
 
 // addPrivateTmp gives the child a copy of the service's mount namespace, and
 // in it a new tmpfs as /tmp and /var/tmp. Nothing else refers to the copy, so
-// that it, the tmpfs and the files in it end with the last process inside.
+// that it, the tmpfs and the files in it end with the last process inside. A
+// child that gets a cell finds all that in it.
 func (p *Plan) addPrivateTmp() {
 	list := p.walls.tmps
 	if len(list) == 0 {
 		return
 	}
+	begin := len(p.steps)
 	p.add("copy the mount namespace", unix.SYS_UNSHARE, unix.CLONE_NEWNS)
 	first, tmpfs := p.string(list[0]), p.string("tmpfs")
-	p.add("mount a tmpfs on "+list[0], unix.SYS_MOUNT, tmpfs, first, tmpfs, unix.MS_NOSUID|unix.MS_NODEV, p.string(tmpfsOptions))
+	p.add("mount a tmpfs on "+list[0], unix.SYS_MOUNT, tmpfs, first, tmpfs, tmpfsFlags, p.string(tmpfsOptions))
 	for _, other := range list[1:] {
 		p.add("mount the tmpfs on "+other, unix.SYS_MOUNT, first, p.string(other), 0, unix.MS_BIND)
 	}
-	if p.walls.landlock != nil && p.walls.rules.fresh {
+	if p.needsTmpRule() {
 		p.allowPrivateTmp(first)
 	}
+	for i := begin; i < len(p.steps); i++ {
+		p.walls.furnishing = append(p.walls.furnishing, i)
+	}
 }
+
+// needsTmpRule tells whether a program of p must be allowed its own /tmp.
+func (p *Plan) needsTmpRule() bool { return p.walls.landlock != nil && p.walls.rules.fresh }
 
 // allowPrivateTmp adds the new directory to the child's set of Landlock rules.
 // A rule made at load cannot stand for it: rules are tied to an inode, of the

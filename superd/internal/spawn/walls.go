@@ -13,23 +13,26 @@ import (
 // walls is what a plan has prepared at load, so that a child only has to enter
 // it. What a service does not ask for is nil, and costs nothing.
 type walls struct {
-	owned    []int    // descriptors above the window, closed with the plan
-	mounts   *loan    // a mount namespace
-	readOnly bool     // ... in which only Sandbox.Write is writable
-	tmps     []string // ... and where each program gets files of its own
-	network  *loan    // an empty network namespace
-	landlock *loan    // a set of Landlock rules
-	rules    *rules   // what that set is made of
-	filter   []unix.SockFilter
-	cgroup   *cgroup
-	notes    []Fault // what is not guarded, where that is no fault
+	owned      []int    // descriptors above the window, closed with the plan
+	mounts     *loan    // a mount namespace
+	template   int      // ... as it is furnished at load
+	readOnly   bool     // ... in which only Sandbox.Write is writable
+	tmps       []string // ... and where each program gets files of its own
+	stock      *stock   // ... in a copy; nil where programs have none of their own
+	furnishing []int    // the steps of a child that makes its copy itself
+	network    *loan    // an empty network namespace
+	landlock   *loan    // a set of Landlock rules
+	rules      *rules   // what that set is made of
+	filter     []unix.SockFilter
+	cgroup     *cgroup
+	notes      []Fault // what is not guarded, where that is no fault
 }
 
 // buildWalls prepares what the service asks for. Whether the kernel can build
 // a wall is found here, at load and not at the first connection.
 func (p *Plan) buildWalls() {
 	if i := p.spec.Image; i != nil {
-		p.imageLoan = p.borrow("the built-in "+i.name, func() int { return int(i.fd.Load()) })
+		p.imageLoan = p.borrow("the built-in "+i.name, func(*instance) int { return int(i.fd.Load()) })
 	}
 	rooted := p.checkRoot()
 	for _, w := range []struct {
@@ -87,11 +90,14 @@ func (p *Plan) checkRoot() bool {
 // own gives fd, which is above the window, to the plan and to its children.
 func (p *Plan) own(words string, fd int) *loan {
 	p.walls.owned = append(p.walls.owned, fd)
-	return p.borrow(words, func() int { return fd })
+	return p.borrow(words, func(*instance) int { return fd })
 }
 
 // Close frees the descriptors of p's walls. Programs that run keep theirs.
 func (p *Plan) Close() {
+	if p.walls.stock != nil {
+		p.engine.keeper.drop(p.walls.stock)
+	}
 	closeAll(p.walls.owned)
 	p.walls.owned = nil
 	if p.walls.rules != nil {

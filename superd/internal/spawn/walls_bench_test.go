@@ -59,12 +59,14 @@ func BenchmarkPreset(b *testing.B) {
 		rlimits []config.Rlimit
 		cgroup  config.Cgroup
 		score   *int
+		alone   bool // nothing is made ahead
 	}{
 		{name: "none", sandbox: config.Sandbox{Preset: "none", SystemCalls: "all", Network: true}},
 		{name: "basic", sandbox: basic},
 		{name: "basic-oom", sandbox: basic, score: new(ownOOMScore(b))},
 		{name: "offline", sandbox: offline},
 		{name: "strict", sandbox: strict},
+		{name: "strict-alone", sandbox: strict, alone: true},
 		{name: "all-on", sandbox: strict, rlimits: everyRlimit(), cgroup: config.Cgroup{On: os.Geteuid() == 0, PerConnection: true}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
@@ -77,6 +79,12 @@ func BenchmarkPreset(b *testing.B) {
 			spec.Inherit = Inheritable(&spec)
 			e := NewEngine()
 			p := compile(b, e, spec)
+			if !c.alone {
+				if err := e.KeepCells(); err != nil {
+					b.Fatal(err)
+				}
+				defer e.StopKeeping()
+			}
 			if !spec.Inherit {
 				benchmark(b, e, p)
 				return
@@ -117,15 +125,22 @@ func small(b *testing.B) string {
 	return path
 }
 
+// benchmark starts programs of p one after another. Start-µs is how long the
+// accepting thread is kept by one.
 func benchmark(b *testing.B, e *Engine, p *Plan) {
-	before := processorTime()
-	defer func() { b.ReportMetric(float64((processorTime()-before).Microseconds())/float64(b.N), "cpu-µs/op") }()
+	before, starting := processorTime(), time.Duration(0)
+	defer func() {
+		b.ReportMetric(float64((processorTime()-before).Microseconds())/float64(b.N), "cpu-µs/op")
+		b.ReportMetric(float64(starting.Microseconds())/float64(b.N), "start-µs/op")
+	}()
 	for b.Loop() {
 		null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 		if err != nil {
 			b.Fatal(err)
 		}
+		begin := time.Now()
 		c, err := e.Start(p, Streams{Connection: null, Stderr: -1}, &someFacts)
+		starting += time.Since(begin)
 		if err != nil {
 			b.Fatal(err)
 		}
