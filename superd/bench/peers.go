@@ -61,6 +61,8 @@ func (b *bench) peers() []peer {
 	}
 	return []peer{
 		{"superd", superd("services: {hi: {listen: 127.0.0.1:%d, run: %s}}\n")},
+		{"superd, sandbox: none", superd("services: {hi: {listen: 127.0.0.1:%d, run: %s, sandbox: none}}\n")},
+		{"superd, sandbox: strict", superd("services: {hi: {listen: 127.0.0.1:%d, run: %s, sandbox: strict}}\n")},
 		{"superd, builtin", superd("services: {hi: {listen: 127.0.0.1:%d, builtin: greeting}} # %s\n")},
 		{"superd, no stderr", superd("services: {hi: {listen: 127.0.0.1:%d, run: %s, stderr: 'null'}}\n")},
 		{"superd, keep: false", superd("services: {hi: {listen: 127.0.0.1:%d, run: %s, keep: false}}\n")},
