@@ -252,7 +252,8 @@ func TestReloadByOrder(t *testing.T) {
 	if got := a.told("reload"); got != "changed a\n    text: after -> before\ngeneration 3\n" {
 		t.Errorf("it says %q", got)
 	}
-	addresses := a.addresses("a") // of a port of the kernel's choice the second is another
+	a.awaitMany(2, func(r record) bool { return r.is("listening") }) // of a port of the kernel's choice the second is another
+	addresses := a.addresses("a")
 	if err := visitOnce(addresses[len(addresses)-1], askFor("", "before")); err != nil {
 		t.Errorf("after a drain and a reload: %v", err)
 	}
