@@ -143,7 +143,10 @@ func familyOf(addr netip.AddrPort) int {
 }
 
 func protocolOf(l *config.Listener) int {
-	if l.MPTCP {
+	switch {
+	case l.Datagrams():
+		return unix.IPPROTO_UDP
+	case l.MPTCP:
 		return unix.IPPROTO_MPTCP
 	}
 	return 0 // the family's own
