@@ -45,6 +45,7 @@ type estate struct {
 	Sites   []plot
 	Handed  []listen.Handed // that are not in use
 	Log     event.Carried
+	Orphans uint64 // that were reaped
 	House   admit.Carried
 	Table   conn.Carried
 	Places  []place // of the table's connections, in their order
@@ -281,6 +282,7 @@ func (d *daemon) survey() (e *estate, release func()) {
 		e.Control = &c
 	}
 	e.Log = d.log.Carry()
+	e.Orphans = adopted.reaped.Load()
 	e.House, release = d.house.Hold()
 	e.At, e.Age = sinceBoot(), time.Since(d.begin)
 	return e, release

@@ -89,6 +89,7 @@ func (d *daemon) accept(in *inheritance) {
 		unix.Kill(os.Getpid(), s)
 	}
 	d.log.Resume(&in.Log)
+	adopted.reaped.Add(in.Orphans)
 }
 
 // control is the administrative socket that was left, nil for none.
