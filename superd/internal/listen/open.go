@@ -143,10 +143,7 @@ func familyOf(addr netip.AddrPort) int {
 }
 
 func protocolOf(l *config.Listener) int {
-	switch {
-	case l.Datagrams():
-		return unix.IPPROTO_UDP
-	case l.MPTCP:
+	if l.MPTCP {
 		return unix.IPPROTO_MPTCP
 	}
 	return 0 // the family's own
