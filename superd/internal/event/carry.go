@@ -110,9 +110,10 @@ func (l *Log) Flush(wait time.Duration) bool {
 	patience := time.NewTimer(wait)
 	defer patience.Stop()
 	written := make(chan struct{})
+	w := l.writer.Load()
 	select {
-	case l.writer.asked <- written:
-	case <-l.writer.done:
+	case w.asked <- written:
+	case <-w.done:
 		return false
 	case <-patience.C:
 		return false
