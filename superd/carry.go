@@ -43,7 +43,9 @@ type estate struct {
 
 	Control *control.Carried // nil for none
 	Sites   []plot
+	Handed  []listen.Handed // that are not in use
 	Log     event.Carried
+	Orphans uint64 // that were reaped
 	House   admit.Carried
 	Table   conn.Carried
 	Places  []place // of the table's connections, in their order
@@ -72,7 +74,9 @@ type drainage struct {
 // A place is what a live connection has of its service.
 type place struct {
 	Service string
-	Trial   bool // its program is the one that a failing service tries again with
+	Trial   bool  // its program is the one that a failing service tries again with
+	Sockets []int // that its program has, by their places among Sites
+	Wait    bool  // its program gets sockets
 }
 
 // A lodger is a guest who has no program yet, or will not have one.
@@ -141,6 +145,11 @@ func decodeEstate(data []byte) (*estate, error) {
 	for i := range e.Table.Connections {
 		if t := e.Table.Connections[i].Terms; t < 0 || t >= len(e.Table.Terms) {
 			return nil, fmt.Errorf("a connection has the terms %d of %d", t, len(e.Table.Terms))
+		}
+		for _, k := range e.Places[i].Sockets {
+			if k < 0 || k >= len(e.Sites) {
+				return nil, fmt.Errorf("a program has the socket %d of %d", k, len(e.Sites))
+			}
 		}
 	}
 	return e, nil
@@ -223,6 +232,9 @@ func (e *estate) descriptors() (list []int) {
 	for i := range e.Sites {
 		list = append(list, e.Sites[i].Socket.FD)
 	}
+	for i := range e.Handed {
+		list = append(list, e.Handed[i].FD)
+	}
 	for i := range e.Table.Connections {
 		c := &e.Table.Connections[i]
 		list = append(list, c.Child.PIDFD, c.Kept, c.Stderr)
@@ -248,6 +260,7 @@ func (d *daemon) survey() (e *estate, release func()) {
 	for _, s := range d.sites {
 		e.Sites = append(e.Sites, plot{s.socket.Carry(), s.service.config.Name})
 	}
+	e.Handed = d.inheritance.Carry()
 	for _, s := range d.services {
 		e.Services = append(e.Services, standing{s.config.Name, s.generation, s.since})
 	}
@@ -260,8 +273,7 @@ func (d *daemon) survey() (e *estate, release func()) {
 	for i := range e.Table.Connections {
 		var p place
 		if v := e.Table.Connections[i].Visitor(); v != nil {
-			g := v.Host.(*guest)
-			p = place{g.service.config.Name, g.ticket.Trial()}
+			p = v.Host.(occupant).place(d)
 		}
 		e.Places = append(e.Places, p)
 	}
@@ -270,16 +282,37 @@ func (d *daemon) survey() (e *estate, release func()) {
 		e.Control = &c
 	}
 	e.Log = d.log.Carry()
+	e.Orphans = adopted.reaped.Load()
 	e.House, release = d.house.Hold()
 	e.At, e.Age = sinceBoot(), time.Since(d.begin)
 	return e, release
+}
+
+// place implements occupant.
+func (g *guest) place(*daemon) place {
+	return place{Service: g.service.config.Name, Trial: g.ticket.Trial()}
+}
+
+// place implements occupant. A socket that superd has closed since is the
+// program's alone.
+func (t *tenant) place(d *daemon) place {
+	p := place{Service: t.lender.config.Name, Trial: t.ticket.Trial(), Wait: true}
+	for i, s := range d.sites {
+		if slices.Contains(t.lent, s.socket) {
+			p.Sockets = append(p.Sockets, i)
+		}
+	}
+	return p
 }
 
 // lodgers are all guests of a hall, whose thread must pause, that have no
 // program.
 func (h *hall) lodgers() (list []lodger) {
 	h.lobby.Each(func(host lobby.Host, due time.Duration) {
-		g := host.(*guest)
+		g, is := host.(*guest)
+		if !is {
+			return // a tenant that rests: its clients are the kernel's
+		}
 		word, known := stageWords[g.stage]
 		if !known {
 			return

@@ -173,11 +173,18 @@ func (d *daemon) open(problems config.Problems) (err error) {
 		return problems
 	}
 	d.adopt(first)
-	for _, what := range d.inheritance.CloseRest() {
-		d.log.Warn("no service listens on a socket that was handed over, it is closed", event.F("socket", what))
+	if d.will == nil {
+		d.closeUnused()
 	}
 	d.succeed()
 	return nil
+}
+
+// closeUnused closes what superd was started with and no service has asked for.
+func (d *daemon) closeUnused() {
+	for _, what := range d.inheritance.CloseRest() {
+		d.log.Warn("no service listens on a socket that was handed over, it is closed", event.F("socket", what))
+	}
 }
 
 // hallOf is where the sockets and guests of s belong: with the thread that

@@ -26,6 +26,7 @@ type inheritance struct {
 	ago       time.Duration       // how old the estate is
 	remnants  map[string]*service // of services that are no more, by name
 	signals   []unix.Signal       // that have come meanwhile
+	sockets   []*listen.Socket    // of Sites; nil for one that was lost
 }
 
 // inherit takes what another superd has left, nil where there is none. Its
@@ -88,6 +89,7 @@ func (d *daemon) accept(in *inheritance) {
 		unix.Kill(os.Getpid(), s)
 	}
 	d.log.Resume(&in.Log)
+	adopted.reaped.Add(in.Orphans)
 }
 
 // control is the administrative socket that was left, nil for none.
@@ -150,9 +152,11 @@ func (d *daemon) takeSites() {
 		return
 	}
 	d.table.Inherit(&d.will.Table, d.will.ago)
+	d.inheritance.Resume(d.will.Handed)
+	d.will.sockets = make([]*listen.Socket, len(d.will.Sites))
 	for i := range d.will.Sites {
 		p := &d.will.Sites[i]
-		k, err := listen.Revive(&p.Socket)
+		k, err := listen.Revive(&p.Socket, d.inheritance)
 		s := d.will.remnant(d, p.Service)
 		if err == nil {
 			err = d.sets[plain].Adopt(k, s)
@@ -162,6 +166,7 @@ func (d *daemon) takeSites() {
 			unix.Close(p.Socket.FD)
 			continue
 		}
+		d.will.sockets[i] = k
 		d.sites = append(d.sites, &site{socket: k, listener: &p.Socket.Listener, service: s})
 	}
 }
@@ -244,24 +249,47 @@ func (d *daemon) takeConnections() {
 			d.table.Resume(c, terms[c.Terms], nil)
 			continue
 		}
-		g := d.readmit(c, d.will.Places[i])
-		d.table.Resume(c, terms[c.Terms], &g.visitor)
+		d.table.Resume(c, terms[c.Terms], d.readmit(c, &d.will.Places[i]))
 	}
 }
 
-// readmit is the guest of a connection that has its program.
-func (d *daemon) readmit(c *conn.Connection, p place) *guest {
+// readmit is the visitor of a connection that has its program.
+func (d *daemon) readmit(c *conn.Connection, p *place) *conn.Visitor {
+	if p.Wait {
+		return d.readmitTenant(c, p)
+	}
+	return d.readmitGuest(c, p)
+}
+
+// readmitTenant is the visitor of a program that has sockets. Nobody waits for
+// them until it has ended, whatever the file has come to say of them.
+func (d *daemon) readmitTenant(c *conn.Connection, p *place) *conn.Visitor {
+	s := d.serviceOf(p.Service)
+	t := &tenant{lender: &lender{service: s}}
+	for _, i := range p.Sockets {
+		if k := d.will.sockets[i]; k != nil {
+			t.lent = append(t.lent, k)
+		}
+	}
+	t.visitor.Host, t.visitor.Peer = t, c.Peer
+	t.visitor.Resume(c.ID, &s.conn)
+	t.ticket = s.gate.Readmit(admit.Client{Addr: c.Peer.Remote.Addr(), Unseen: true}, p.Trial)
+	s.guests.Add(1)
+	return &t.visitor
+}
+
+func (d *daemon) readmitGuest(c *conn.Connection, p *place) *conn.Visitor {
 	s := d.serviceOf(p.Service)
 	g := s.hall.guest(s)
 	g.welcome, g.fd = true, -1
 	g.visitor.Peer, g.visitor.FromSource, g.visitor.Taken = c.Peer, c.FromSource, c.Taken
-	g.visitor.Resume(c.ID)
+	g.visitor.Resume(c.ID, &s.conn)
 	g.client = clientOf(&g.visitor.Peer)
 	g.ticket = s.gate.Readmit(g.client, p.Trial)
 	if s.counts {
 		s.gate.Count(g.client)
 	}
-	return g
+	return &g.visitor
 }
 
 // takeGuests has those who have no program yet come in again, each by the
@@ -293,7 +321,7 @@ func (h *hall) comeBack(l *lodger, s *service) {
 	g.extra = l.Peer.Extra
 	if l.ID != "" {
 		g.welcome = true
-		g.visitor.Resume(l.ID)
+		g.visitor.Resume(l.ID, &s.conn)
 	}
 	g.introduce()
 	g.client.Host = g

@@ -29,7 +29,6 @@ type lender struct {
 // lend has s lend its sockets.
 func (s *service) lend() {
 	s.lender = &lender{service: s, tenants: map[*listen.Socket]*tenant{}}
-	s.conn.Release = takeBack
 }
 
 // Porter implements listen.Door.
@@ -236,14 +235,13 @@ func (t *tenant) Late() {
 	t.lender.hall.set.Resume(t.lender.service)
 }
 
-// takeBack implements conn.Service's Release: the program that had the sockets
-// has ended. The accepting thread may start the next one before it returns.
-func takeBack(v *conn.Visitor, x *event.Exit, cause error) {
-	t := v.Host.(*tenant)
+// over implements occupant: the program that had the sockets has ended. The
+// accepting thread may start the next one before it returns.
+func (t *tenant) over(x *event.Exit, cause error) {
 	s, lent := t.lender.service, t.lent
 	if e, telling := endOf(x, cause); telling {
 		now := s.daemon.now()
-		s.tell(t.ticket.Ended(e, now), v, x, cause, now)
+		s.tell(t.ticket.Ended(e, now), &t.visitor, x, cause, now)
 	}
 	t.ticket.Release()
 	for _, k := range lent {

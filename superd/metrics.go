@@ -36,7 +36,7 @@ func (o *operator) Ready() error {
 func (o *operator) Metrics(m *control.Metrics) {
 	p := o.daemon.present()
 	o.ownMetrics(m, &p)
-	processMetrics(m)
+	o.processMetrics(m)
 	list := make([]measured, len(p.services))
 	for i, s := range p.services {
 		list[i] = measured{o.statusOf(s, p.local[s]), s.conn.Events.Counts(), s.conn.Events.Usage()}
@@ -83,7 +83,7 @@ func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
 // processMetrics are of superd's own process, under the names that they have
 // everywhere.
-func processMetrics(m *control.Metrics) {
+func (o *operator) processMetrics(m *control.Metrics) {
 	var used unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &used) == nil {
 		single(m, "process_cpu_seconds_total", control.Counter, "Processor time that superd itself has used.",
@@ -95,7 +95,7 @@ func processMetrics(m *control.Metrics) {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
 		single(m, "process_max_fds", control.Gauge, "Descriptors that superd may have open.", float64(limit.Cur))
 	}
-	single(m, "process_start_time_seconds", control.Gauge, "When superd was started.", seconds(started))
+	single(m, "process_start_time_seconds", control.Gauge, "When superd was started.", seconds(o.daemon.began))
 	single(m, "go_goroutines", control.Gauge, "Goroutines of superd.", float64(runtime.NumGoroutine()))
 }
 
@@ -110,9 +110,6 @@ func openDescriptors() float64 {
 	names, _ := os.ReadDir(path)
 	return float64(len(names))
 }
-
-// started is about when this process began.
-var started = time.Now()
 
 // resident reads the second number of statm, which is of pages (proc(5)).
 func resident() float64 {
@@ -203,6 +200,8 @@ func usageMetrics(m *control.Metrics, list []measured) {
 	}
 	each(m, list, "superd_stderr_lines_total", control.Counter, "Lines that programs have written to their standard error output.",
 		func(s *measured) float64 { return float64(s.usage.StderrLines) })
+	each(m, list, "superd_stderr_lines_dropped_total", control.Counter, "Lines of their standard error output that never reached the log.",
+		func(s *measured) float64 { return float64(s.counts.LostStderr) })
 }
 
 var _ control.Pages = (*operator)(nil)

@@ -96,16 +96,27 @@ func (s *service) TurnAway(fd int, p *peer.Peer) {
 	g.finish()
 }
 
-// release gives back what start took.
-func release(v *conn.Visitor, x *event.Exit, cause error) {
-	g := v.Host.(*guest)
+// An occupant is whom a program in the table belongs to, as the visitor's host.
+type occupant interface {
+	// over gives back what start took: the program has ended, or could not be
+	// started.
+	over(x *event.Exit, cause error)
+	// place is what a superd that comes after has to know.
+	place(d *daemon) place
+}
+
+// release is conn.Service's.
+func release(v *conn.Visitor, x *event.Exit, cause error) { v.Host.(occupant).over(x, cause) }
+
+// over implements occupant.
+func (g *guest) over(x *event.Exit, cause error) {
 	s := g.service
 	if s.counts {
 		s.gate.Forget(g.client)
 	}
 	if e, telling := endOf(x, cause); telling {
 		now := s.daemon.now()
-		s.tell(g.ticket.Ended(e, now), v, x, cause, now)
+		s.tell(g.ticket.Ended(e, now), &g.visitor, x, cause, now)
 	}
 	g.ticket.Release()
 	for _, h := range s.daemon.halls {

@@ -144,12 +144,7 @@ func (d *daemon) tryUpgrade(asker *control.Asker) error {
 	}
 	var e *estate
 	var bad error
-	draft := func() {
-		if bad = d.lent(); bad == nil {
-			e, bad = d.draft(text)
-		}
-	}
-	if !d.do(draft) {
+	if !d.do(func() { e, bad = d.draft(text) }) {
 		return errStopping
 	}
 	if bad == nil {
@@ -162,17 +157,6 @@ func (d *daemon) tryUpgrade(asker *control.Asker) error {
 		return errStopping
 	}
 	return bad
-}
-
-// lent finds a service whose program has its sockets: a new superd would not
-// know, and start another one.
-func (d *daemon) lent() error {
-	for _, s := range d.services {
-		if s.config.Wait != "" && s.gate.Live() > 0 {
-			return fmt.Errorf("cannot upgrade: the program of %s has its sockets (%s); end it first", s.config.Name, s.config.Wait)
-		}
-	}
-	return nil
 }
 
 // draft is the estate as it is now, for a rehearsal.

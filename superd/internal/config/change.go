@@ -8,9 +8,20 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// written is what the file says of a service, by the path of each key: as it is
-// written where that is one value, else in the form of a list.
+// written is what the file says of a service, or of all but those, by the path of
+// each key: as it is written where that is one value, else in the form of a list.
 type written map[string]string
+
+// settings is what is written beside services.
+func settings(root *yaml.Node) written {
+	w := written{}
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		if followed(root.Content[i]).Value != "services" {
+			writtenIn(&yaml.Node{Kind: yaml.MappingNode, Content: root.Content[i : i+2]}, "", w)
+		}
+	}
+	return w
+}
 
 // writtenIn adds the values of a mapping to w; the paths begin with prefix.
 func writtenIn(n *yaml.Node, prefix string, w written) written {
@@ -53,15 +64,21 @@ const longestValue = 60
 // Changes says what the file says otherwise of a service than it did in old:
 // "max: 10 -> 20", by the paths of the keys. The values of variables, which may
 // be secrets, are not shown.
-func (s *Service) Changes(old *Service) (list []string) {
-	both := maps.Clone(s.written)
-	maps.Copy(both, old.written)
+func (s *Service) Changes(old *Service) []string { return s.written.changes(old.written) }
+
+// Changes says what the file says otherwise than old beside services, in the
+// same way: "log.level: info -> debug".
+func (c *Config) Changes(old *Config) []string { return c.written.changes(old.written) }
+
+func (w written) changes(old written) (list []string) {
+	both := maps.Clone(w)
+	maps.Copy(both, old)
 	for _, path := range slices.Sorted(maps.Keys(both)) {
-		is, now := s.written[path]
-		was, before := old.written[path]
+		is, now := w[path]
+		was, before := old[path]
 		switch {
 		case is == was && now == before:
-		case strings.HasPrefix(path, "env."):
+		case strings.HasPrefix(strings.TrimPrefix(path, "defaults."), "env."):
 			list = append(list, path)
 		default:
 			list = append(list, path+": "+shown(was, before)+" -> "+shown(is, now))

@@ -49,3 +49,22 @@ func TestChanges(t *testing.T) {
 		t.Errorf("a service differs from itself: %q", got)
 	}
 }
+
+func TestChangesOfSettings(t *testing.T) {
+	parse := func(text string) *Config {
+		c, err := Parse("test.yaml", []byte(text+"\nservices: {a: {listen: 7007, builtin: echo, max: 1}}\n"), Machine)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	before := parse("log: {level: info, output: stderr}\ndrain: 5s")
+	after := parse("log: {level: debug, output: stderr}\nhttp: {listen: 127.0.0.1:9116}\ncontrol: {mode: \"0660\"}")
+	want := []string{"control.mode: nothing -> 0660", "drain: 5s -> nothing", "http.listen: nothing -> 127.0.0.1:9116", "log.level: info -> debug"}
+	if got := after.Changes(before); !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	if got := after.Changes(after); got != nil {
+		t.Errorf("a file differs from itself: %q", got)
+	}
+}

@@ -24,7 +24,8 @@ type Config struct {
 	Services []*Service    // in the order of the file
 	Warnings []Problem     // what is allowed but deserves a word
 
-	where map[string]Position // of every value of the file, by its path
+	where   map[string]Position // of every value of the file, by its path
+	written written             // what the file says beside services
 }
 
 // Log says what is written, how and where.

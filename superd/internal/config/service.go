@@ -22,6 +22,7 @@ func (d *decoder) config(root *yaml.Node) *Config {
 		Drain:    top.duration("drain"),
 		Services: top.services(),
 		where:    d.where,
+		written:  settings(root),
 	}
 }
 

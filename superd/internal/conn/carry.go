@@ -163,10 +163,10 @@ func (t *Terms) Service(events *event.Service, p *spawn.Plan, release func(*Visi
 		Linger: t.Linger, Session: t.Session, Idle: t.Idle, Stop: t.Stop, Apology: t.Apology, Release: release}
 }
 
-// Resume names a visitor as another superd has named it.
-func (v *Visitor) Resume(id string) {
+// Resume names a visitor of s as another superd has named it.
+func (v *Visitor) Resume(id string, s *Service) {
 	v.names[0] = append(v.names[0][:0], id...)
-	v.names[1] = v.Peer.AppendRemote(v.names[1][:0])
+	v.names[1] = v.AppendPeer(v.names[1][:0], s)
 	v.names[2] = v.Peer.AppendLocal(v.names[2][:0])
 	v.who = event.Conn{ID: v.names[0], Peer: v.names[1], Local: v.names[2]}
 }

@@ -18,6 +18,14 @@ const (
 // of 1 in 37 million.
 const hashSize = 8
 
+// An addressing is how log.address has clients' addresses written.
+type addressing struct {
+	word   string
+	append peerForm
+}
+
+func addressingOf(word string) *addressing { return &addressing{word, peerFormOf(word)} }
+
 // A peerForm appends a client's address as log.address has it. It does not allocate.
 type peerForm func(b []byte, peer netip.AddrPort) []byte
 

@@ -1,6 +1,7 @@
 package event
 
 import (
+	"math"
 	"time"
 )
 
@@ -16,7 +17,9 @@ type Carried struct {
 type CarriedService struct {
 	Name                             string
 	Accepted, Exited, Failed, Silent uint64
+	Lost, LostStderr                 uint64
 	Refused                          map[string]uint64
+	Usage                            Usage
 }
 
 // Carry reads all counters. Nothing may happen meanwhile. Lines that are not
@@ -27,7 +30,7 @@ func (l *Log) Carry() Carried {
 	c := Carried{Dropped: l.Dropped() + l.queue.waiting()}
 	for _, s := range l.services {
 		n := s.Counts()
-		one := CarriedService{s.name, n.Accepted, n.Exited, n.Failed, n.Silent, map[string]uint64{}}
+		one := CarriedService{s.name, n.Accepted, n.Exited, n.Failed, n.Silent, n.Lost, n.LostStderr, map[string]uint64{}, s.Usage()}
 		for _, r := range Reasons() {
 			if n.Refused[r] > 0 {
 				one.Refused[r.String()] = n.Refused[r]
@@ -49,10 +52,39 @@ func (l *Log) Resume(c *Carried) {
 		s.exited.Add(from.Exited)
 		s.failed.Add(from.Failed)
 		s.silent.Add(from.Silent)
+		s.lost.Add(from.Lost)
+		s.lostStderr.Add(from.LostStderr)
+		s.usage.resume(&from.Usage)
 		for word, n := range from.Refused {
 			s.refused[reasonNamed(word)].Add(n)
 		}
 	}
+}
+
+func (u *usage) resume(from *Usage) {
+	u.bytesIn.Add(from.BytesIn)
+	u.bytesOut.Add(from.BytesOut)
+	u.lines.Add(from.StderrLines)
+	u.user.Add(int64(from.User))
+	u.system.Add(int64(from.System))
+	u.queued.resume(&from.Queued)
+	u.spawned.resume(&from.Spawned)
+	u.lasted.resume(&from.Lasted)
+}
+
+// resume counts what another meter has counted. Where that had other bounds, each
+// duration is taken for the longest that it can have been.
+func (m *meter) resume(from *Histogram) {
+	before := uint64(0)
+	for i, n := range from.Counts {
+		longest := time.Duration(math.MaxInt64)
+		if i < len(from.Bounds) {
+			longest = from.Bounds[i]
+		}
+		m.counts[m.place(longest)].Add(n - min(before, n))
+		before = n
+	}
+	m.sum.Add(int64(from.Sum))
 }
 
 // waiting is how many lines the writer has not taken.
@@ -78,9 +110,10 @@ func (l *Log) Flush(wait time.Duration) bool {
 	patience := time.NewTimer(wait)
 	defer patience.Stop()
 	written := make(chan struct{})
+	w := l.writer.Load()
 	select {
-	case l.writer.asked <- written:
-	case <-l.writer.done:
+	case w.asked <- written:
+	case <-w.done:
 		return false
 	case <-patience.C:
 		return false

@@ -90,7 +90,7 @@ func written(t *testing.T, o Options, say func(l *Log)) string {
 	l := Open(out, o)
 	say(l)
 	l.Close(patience)
-	<-l.writer.done
+	<-l.writer.Load().done
 	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)

@@ -134,7 +134,7 @@ func TestFileStays(t *testing.T) {
 		until(t, "it is written", l.queueEmpty)
 	}
 	l.Close(patience)
-	<-l.writer.done
+	<-l.writer.Load().done
 	if opens != 1 {
 		t.Errorf("it was opened %d times", opens)
 	}
@@ -263,7 +263,7 @@ func TestFileWithoutDescriptors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fd := l.writer.out.(*file).fd
+	fd := l.writer.Load().out.(*file).fd
 	l.Reopen()
 	l.Info("line")
 	l.Close(patience)
@@ -292,7 +292,7 @@ func TestPipeByName(t *testing.T) {
 	until(t, "stderr is told", func() bool { return textOf(t, stderr) != "" })
 	all := reading(reader)
 	l.Close(patience)
-	<-l.writer.done
+	<-l.writer.Load().done
 	account(t, <-all, said, l.Dropped())
 }
 
@@ -312,8 +312,8 @@ func TestStandardOutput(t *testing.T) {
 // TestComplaints: a full disk is said on stderr once, and not again within a minute though it was better meanwhile.
 func TestComplaints(t *testing.T) {
 	f := onFile(t)
-	w := quiet(f.writer.out, Options{Now: f.clock.Now}).writer
-	w.complaints = f.writer.complaints
+	w := quiet(f.writer.Load().out, Options{Now: f.clock.Now}).writer.Load()
+	w.complaints = f.writer.Load().complaints
 	broken, well := &fails{syscall.ENOSPC}, w.out
 	try := func(out output) {
 		w.out = out
@@ -360,7 +360,7 @@ func TestStderrIsFull(t *testing.T) {
 		l.Info("line")
 	}
 	l.Close(patience)
-	<-l.writer.done // it has not waited
+	<-l.writer.Load().done // it has not waited
 	if l.Dropped() != 10 {
 		t.Errorf("dropped %d", l.Dropped())
 	}

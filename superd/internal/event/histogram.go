@@ -31,12 +31,16 @@ var (
 )
 
 func (m *meter) observe(d time.Duration) {
-	i := 0
+	m.counts[m.place(d)].Add(1)
+	m.sum.Add(int64(max(d, 0)))
+}
+
+// place is which of the counts d belongs to.
+func (m *meter) place(d time.Duration) (i int) {
 	for i < mostBounds && d > m.bounds[i] {
 		i++
 	}
-	m.counts[i].Add(1)
-	m.sum.Add(int64(max(d, 0)))
+	return i
 }
 
 // A Histogram is how many durations there were, by how long they were.
@@ -57,7 +61,7 @@ func (m *meter) read() Histogram {
 }
 
 // Usage is what a service has used and how long things took, since the process
-// began. It only grows.
+// began, upgrades or not. It only grows.
 type Usage struct {
 	BytesIn, BytesOut uint64        // of the connections of which it is known
 	User, System      time.Duration // processor time of programs that have ended

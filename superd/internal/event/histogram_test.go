@@ -2,6 +2,7 @@ package event
 
 import (
 	"math"
+	"reflect"
 	"testing"
 	"time"
 )
@@ -70,5 +71,41 @@ func BenchmarkSpawned(b *testing.B) {
 	s := benchLog(b, "info", "json")
 	for b.Loop() {
 		s.Spawned(time.Millisecond)
+	}
+}
+
+// What one log has counted another one goes on with, be its bounds the same or
+// others, and nothing grows less.
+func TestUsageIsCarried(t *testing.T) {
+	count := func(s *Service) {
+		for i := range 40 {
+			s.Queued(time.Duration(1) << i)
+			s.Spawned(time.Duration(1) << i)
+			s.Exited(&Conn{}, &Exit{Duration: time.Duration(1) << i, User: 3, System: 5, BytesIn: 7, BytesOut: 11})
+		}
+		s.Stderr(&Conn{}, []byte("line"), false)
+		s.lost.Add(3)
+		s.lostStderr.Add(2)
+	}
+	first := quiet(nil, Options{Level: "error"})
+	count(first.Service("a"))
+	c := first.Carry()
+	second := quiet(nil, Options{Level: "error"})
+	second.Resume(&c)
+	a, b := first.Service("a"), second.Service("a")
+	if was, is := a.Usage(), b.Usage(); !reflect.DeepEqual(was, is) {
+		t.Errorf("%+v was %+v", is, was)
+	}
+	if was, is := a.Counts(), b.Counts(); was != is || is.LostStderr != 2 || is.Lost != 3 {
+		t.Errorf("%+v was %+v", is, was)
+	}
+	count(b)
+	if u := b.Usage(); u.Lasted.Counts[mostBounds] != 80 || u.BytesIn != 2*40*7 || u.StderrLines != 2 {
+		t.Errorf("afterwards it is %+v", u)
+	}
+	m := meter{bounds: &quickBounds}
+	m.resume(&Histogram{Bounds: []time.Duration{75 * time.Microsecond, time.Hour}, Counts: []uint64{2, 5, 9}, Sum: time.Minute})
+	if h := m.read(); h.Counts[0] != 0 || h.Counts[1] != 2 || h.Counts[mostBounds-1] != 2 || h.Counts[mostBounds] != 9 || h.Sum != time.Minute {
+		t.Errorf("with other bounds it is %+v", h)
 	}
 }

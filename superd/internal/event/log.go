@@ -61,12 +61,12 @@ type Options struct {
 
 // A Log writes the records of the daemon to one output. All its methods may be called from any goroutine.
 type Log struct {
-	now    func() time.Time // immutable
-	level  zerolog.Level    // immutable
-	peer   peerForm         // immutable
-	queue  *queue           // immutable; producers append, the writer's goroutine takes
-	writer *writer          // immutable; its goroutine owns what is in it
-	logger zerolog.Logger   // immutable; the daemon's own words
+	now    func() time.Time           // immutable
+	level  atomic.Int32               // a zerolog.Level
+	peer   atomic.Pointer[addressing] // never nil
+	queue  *queue                     // immutable; producers append, the writer's goroutine takes
+	writer atomic.Pointer[writer]     // its goroutine owns what is in it; never nil
+	logger zerolog.Logger             // immutable; the daemon's own words, of any level
 
 	holding atomic.Bool // some service may hold refusals back: the writer must look in a second
 
@@ -79,18 +79,21 @@ type Log struct {
 // caller's, its flags are not changed, and it must stay open until Close has returned.
 func Open(out *os.File, o Options) *Log {
 	l := quiet(lent(out, o.Format), o)
-	go l.writer.run() // ends after Close has closed writer.stop
+	go l.writer.Load().run() // ends after Close has closed its stop
 	return l
 }
 
 // quiet is a log whose writer does not run yet.
 func quiet(out output, o Options) *Log {
-	l := &Log{now: o.Now, level: level(o.Level), peer: peerFormOf(o.Address), queue: newQueue()}
+	l := &Log{now: o.Now, queue: newQueue()}
 	if l.now == nil {
 		l.now = time.Now
 	}
-	l.logger = zerolog.New(l.queue).Level(l.level)
-	l.writer = newWriter(l, out)
+	l.level.Store(int32(level(o.Level)))
+	l.peer.Store(addressingOf(o.Address))
+	l.logger = zerolog.New(l.queue)
+	l.queue.writer = newWriter(l, out)
+	l.writer.Store(l.queue.writer)
 	return l
 }
 
@@ -98,7 +101,7 @@ func quiet(out output, o Options) *Log {
 // opened the old file is written on, and a record says so. It does not wait, and does nothing where the log goes
 // elsewhere.
 func (l *Log) Reopen() {
-	l.writer.anew.Store(true)
+	l.writer.Load().anew.Store(true)
 	l.queue.ring()
 }
 
@@ -109,14 +112,7 @@ func (l *Log) Close(wait time.Duration) {
 	l.closing.Do(func() {
 		l.flush(true)
 		l.queue.close()
-		close(l.writer.stop)
-		patience := time.NewTimer(wait)
-		defer patience.Stop()
-		select {
-		case <-l.writer.done:
-		case <-patience.C:
-			close(l.writer.abandon)
-		}
+		l.writer.Load().end(wait)
 	})
 }
 
@@ -130,19 +126,19 @@ type Field struct {
 func F(name string, value any) Field { return Field{Name: name, Value: value} }
 
 // Info records the daemon's own words: starting, listening, stopping.
-func (l *Log) Info(message string, fields ...Field) { l.say(l.logger.Info(), message, fields) }
+func (l *Log) Info(message string, fields ...Field) { l.say(zerolog.InfoLevel, message, fields) }
 
 // Warn records what an administrator should look at; the daemon goes on.
-func (l *Log) Warn(message string, fields ...Field) { l.say(l.logger.Warn(), message, fields) }
+func (l *Log) Warn(message string, fields ...Field) { l.say(zerolog.WarnLevel, message, fields) }
 
 // Error records what the daemon could not do.
-func (l *Log) Error(message string, fields ...Field) { l.say(l.logger.Error(), message, fields) }
+func (l *Log) Error(message string, fields ...Field) { l.say(zerolog.ErrorLevel, message, fields) }
 
-func (l *Log) say(e *zerolog.Event, message string, fields []Field) {
-	if e == nil {
+func (l *Log) say(level zerolog.Level, message string, fields []Field) {
+	if level < zerolog.Level(l.level.Load()) {
 		return
 	}
-	e = stamp(e, l.now())
+	e := stamp(l.logger.WithLevel(level), l.now())
 	for _, f := range fields {
 		e = e.Fields([]any{f.Name, f.Value})
 	}

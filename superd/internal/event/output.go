@@ -21,16 +21,28 @@ type output interface {
 // stays the caller's, and must stay open until Close has returned; where the log goes elsewhere, stderr is told
 // once when the log cannot be written, as long as that needs no waiting.
 func OpenOutput(name string, stderr *os.File, o Options) (*Log, error) {
+	l := quiet(nil, o)
+	w, err := openWriter(l, name, stderr, o)
+	if err != nil {
+		return nil, err
+	}
+	l.queue.writer = w
+	l.writer.Store(w)
+	go w.run() // ends after Close has closed its stop
+	return l, nil
+}
+
+// openWriter makes the writer of an output, which does not run yet.
+func openWriter(l *Log, name string, stderr *os.File, o Options) (*writer, error) {
 	out, err := openOutput(name, stderr, o)
 	if err != nil {
 		return nil, err
 	}
-	l := quiet(out, o)
+	w := newWriter(l, out)
 	if name != "stderr" && name != nameStderr {
-		l.writer.complaints = &complaints{out: stderr, form: formOf(isTerminal(stderr), o.Format), about: name}
+		w.complaints = &complaints{out: stderr, form: formOf(isTerminal(stderr), o.Format), about: name}
 	}
-	go l.writer.run() // ends after Close has closed writer.stop
-	return l, nil
+	return w, nil
 }
 
 // CheckOutput says why OpenOutput would fail. It makes no file and writes nothing.

@@ -24,10 +24,11 @@ type queue struct {
 	total atomic.Uint64 // lines dropped since the beginning, here or by the writer
 
 	mu      sync.Mutex
-	pending batch  // guarded by mu
-	stderr  int    // guarded by mu; how many bytes of pending are lines of stderr
-	turn    uint64 // guarded by mu; counts the batches, so that no share has to be cleared
-	closed  bool   // guarded by mu
+	pending batch   // guarded by mu
+	stderr  int     // guarded by mu; how many bytes of pending are lines of stderr
+	turn    uint64  // guarded by mu; counts the batches, so that no share has to be cleared
+	closed  bool    // guarded by mu
+	writer  *writer // guarded by mu; whose what is pending is
 }
 
 // A batch is what came between two visits of the writer.
@@ -145,18 +146,40 @@ func signal(c chan struct{}) {
 	}
 }
 
-// take gives all that is pending to the writer, in b, whose memory the next lines get.
-func (q *queue) take(b *batch) {
+// takeFor gives what is w's to w, in its batch, whose memory the next lines get.
+func (q *queue) takeFor(w *writer) {
+	w.batch.clear()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.writer != w {
+		w.batch, w.rest = w.rest, batch{}
+		return
+	}
+	q.swap(&w.batch)
+}
+
+// clear leaves no more than memory that it is worth to keep.
+func (b *batch) clear() {
 	if cap(b.lines) > keepPending && len(b.lines) < cap(b.lines)/4 {
 		b.lines = nil
 	}
 	clear(b.gaps)
 	b.lines, b.dropped, b.gaps = b.lines[:0], 0, b.gaps[:0]
-	q.mu.Lock()
-	defer q.mu.Unlock()
+}
+
+// swap is called under q.mu.
+func (q *queue) swap(b *batch) {
 	q.pending, *b = *b, q.pending
 	q.stderr = 0
 	q.turn++
+}
+
+// give has what comes from now on be w's. What is pending is the rest for the one before.
+func (q *queue) give(w *writer) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.swap(&q.writer.rest)
+	q.writer = w
 }
 
 // full tells that records find no room now.

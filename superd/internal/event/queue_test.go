@@ -116,7 +116,7 @@ func TestGapsAreTold(t *testing.T) {
 		loud.Exited(sampleConn(), sampleExit())
 		quiet.Stderr(&Conn{}, []byte("a word"), false)
 		quiet.Exited(sampleConn(), sampleExit())
-		l.writer.deliver()
+		l.writer.Load().deliver()
 	}
 	var order []string
 	lines, missing := 0, 0
@@ -161,11 +161,11 @@ func TestGapIsNotForgotten(t *testing.T) {
 	l := quiet(nil, Options{})
 	services := []*Service{l.Service("a"), l.Service("b")}
 	for _, o := range []output{&fails{syscall.EIO}, &fails{syscall.EIO}, lent(out, "json")} {
-		l.writer.out = o
+		l.writer.Load().out = o
 		floods(l.queue, services...)
-		l.writer.deliver()
+		l.writer.Load().deliver()
 	}
-	l.writer.deliver()
+	l.writer.Load().deliver()
 	told := map[any]float64{}
 	for line := range strings.Lines(textOf(t, out)) {
 		if strings.HasPrefix(line, "{") {
@@ -187,7 +187,7 @@ func TestLostByService(t *testing.T) {
 	evil.Stderr(sampleConn(), []byte("line"), false)
 	l.Info("a word", F("service", "unknown"))
 	l.Warn("a word")
-	l.writer.deliver()
+	l.writer.Load().deliver()
 	l.queue.close()
 	a.Started(sampleConn())
 	a.Stderr(sampleConn(), []byte("line"), false)
@@ -215,4 +215,12 @@ func TestBurst(t *testing.T) {
 	if len(l.queue.much) != 1 {
 		t.Error("the writer is not hurried")
 	}
+}
+
+// take gives all that is pending in b, whose memory the next lines get.
+func (q *queue) take(b *batch) {
+	b.clear()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.swap(b)
 }

@@ -124,5 +124,5 @@ func TestHeldIsToldByItself(t *testing.T) {
 		t.Errorf("got %v", last)
 	}
 	l.Close(patience)
-	<-l.writer.done
+	<-l.writer.Load().done
 }

@@ -54,7 +54,7 @@ func (s *Service) Name() string { return s.name }
 
 func newService(name string, l *Log) *Service {
 	s := &Service{name: name, log: l}
-	s.level.Store(int32(l.level))
+	s.level.Store(l.level.Load())
 	s.usage.begin()
 	s.logger = zerolog.New(recordLines{s}).With().Str(fieldService, name).Logger()
 	s.stderr = s.logger.Output(stderrLines{s})
@@ -85,11 +85,11 @@ func (l stderrLines) Write(line []byte) (int, error) {
 // SetLevel sets the least important records of this service that are written: debug, info, warn or error; "" is
 // the log's own level. It may be called at any time.
 func (s *Service) SetLevel(word string) {
-	chosen := s.log.level
+	chosen := s.log.level.Load()
 	if word != "" {
-		chosen = level(word)
+		chosen = int32(level(word))
 	}
-	s.level.Store(int32(chosen))
+	s.level.Store(chosen)
 }
 
 // lets tells that records of a level are written.
@@ -97,7 +97,9 @@ func (s *Service) lets(l zerolog.Level) bool { return l >= zerolog.Level(s.level
 
 // AppendPeer appends a client's address as log.address of the file has it, for a Conn's Peer: nothing, where it
 // is to be left out. It does not allocate but to make b larger.
-func (s *Service) AppendPeer(b []byte, peer netip.AddrPort) []byte { return s.log.peer(b, peer) }
+func (s *Service) AppendPeer(b []byte, peer netip.AddrPort) []byte {
+	return s.log.peer.Load().append(b, peer)
+}
 
 // Listening records that the service can be reached at an address.
 func (s *Service) Listening(local string) {

@@ -102,7 +102,7 @@ func opened(t *testing.T, output string, o Options) (*Log, *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close(0); <-l.writer.done })
+	t.Cleanup(func() { l.Close(0); <-l.writer.Load().done })
 	return l, stderr
 }
 
@@ -316,7 +316,7 @@ func TestListenerReturns(t *testing.T) {
 func TestTooLongForASocket(t *testing.T) {
 	reader := listen(t, socketPath(t, "log"))
 	l, _ := opened(t, "syslog", Options{Syslog: reader.path})
-	s := l.writer.out.(*socket)
+	s := l.writer.Load().out.(*socket)
 	short := s.letter
 	s.letter = func(b, line []byte) []byte {
 		if b = short(b, line); bytes.Contains(b, []byte("huge")) {
@@ -367,7 +367,7 @@ func TestSocketIsTakenAway(t *testing.T) {
 	reader := listen(t, socketPath(t, "log"))
 	const high = 200
 	l, _ := opened(t, "syslog", Options{Syslog: reader.path, Above: above(high)})
-	fd := l.writer.out.(*socket).fd
+	fd := l.writer.Load().out.(*socket).fd
 	l.Info("line")
 	reader.all(l)
 	if fd < high {

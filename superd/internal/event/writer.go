@@ -24,8 +24,8 @@ const (
 	retryMax = 50 * time.Millisecond
 )
 
-// A writer brings the queue to the output. Its goroutine is started by Open; it alone touches what is here,
-// but for the channels and anew.
+// A writer brings the queue to the output. Its goroutine is started by Open, or by who comes after another
+// one; it alone touches what is here, but for the channels and anew.
 type writer struct {
 	log        *Log
 	out        output      // closed by the goroutine at its end
@@ -39,9 +39,11 @@ type writer struct {
 
 	anew    atomic.Bool        // open the file anew, whatever its path leads to
 	asked   chan chan struct{} // by Flush: write what is queued, and close the channel
-	stop    chan struct{}      // closed by Close, once: write what is queued, then end
-	abandon chan struct{}      // closed by Close when its patience has ended: end now
+	stop    chan struct{}      // closed by end, once: write what is queued, then end
+	abandon chan struct{}      // closed by end when its patience has ended: end now
 	done    chan struct{}      // closed when the goroutine ends
+	last    bool               // nobody comes after it; set before stop is closed
+	rest    batch              // of one that others come after: what is its still; guarded by the queue's mu
 }
 
 func newWriter(l *Log, out output) *writer {
@@ -75,7 +77,9 @@ func (w *writer) run() {
 			close(written)
 		case <-w.stop:
 			w.deliver()
-			w.lastWords()
+			if w.last {
+				w.lastWords()
+			}
 			return
 		}
 		w.deliver()
@@ -92,6 +96,33 @@ func (w *writer) run() {
 	}
 }
 
+// end has the writer write what is queued, for at most wait, and end; it is for the log's last one.
+func (w *writer) end(wait time.Duration) {
+	w.last = true
+	w.finish(wait)
+}
+
+// finish has the goroutine end once it has written what is queued, or after that long; false where it could not
+// be ended, since it is in a system call.
+func (w *writer) finish(wait time.Duration) bool {
+	close(w.stop)
+	patience := time.NewTimer(wait)
+	defer patience.Stop()
+	select {
+	case <-w.done:
+		return true
+	case <-patience.C:
+	}
+	close(w.abandon)
+	patience.Reset(2 * retryMax)
+	select {
+	case <-w.done:
+		return true
+	case <-patience.C:
+		return false
+	}
+}
+
 func stopped() *time.Timer {
 	t := time.NewTimer(time.Hour)
 	t.Stop()
@@ -102,7 +133,7 @@ func stopped() *time.Timer {
 // and an output that takes nothing; the log tells each gap where it is, before a line that comes after it.
 func (w *writer) deliver() {
 	w.follow()
-	w.log.queue.take(&w.batch)
+	w.log.queue.takeFor(w)
 	if w.confess() {
 		w.lose(w.write(w.batch.lines), w.cause)
 	} else {

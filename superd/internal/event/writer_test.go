@@ -43,7 +43,7 @@ func TestNobodyReads(t *testing.T) {
 		l.Info("line", F("seq", said)) // after the gap
 		said++
 		l.Close(patience)
-		<-l.writer.done
+		<-l.writer.Load().done
 		w.Close()
 		for s.Scan() {
 			lines = append(lines, s.Text())
@@ -102,7 +102,7 @@ func TestCloseUnread(t *testing.T) {
 		if blocking {
 			r.Close() // the system call ends
 		}
-		<-l.writer.done
+		<-l.writer.Load().done
 	})
 }
 
@@ -132,7 +132,7 @@ func TestReaderGone(t *testing.T) {
 			l.Info("line")
 		}
 		l.Close(patience)
-		<-l.writer.done
+		<-l.writer.Load().done
 		if l.Dropped() != 100 {
 			t.Errorf("dropped %d of 100", l.Dropped())
 		}
@@ -199,7 +199,7 @@ func TestReaderReturns(t *testing.T) {
 	for range said {
 		l.Info("line", F("f", filler))
 	}
-	go l.writer.run() // finds all lines in one batch
+	go l.writer.Load().run() // finds all lines in one batch
 	until(t, "the pipe is full", func() bool { return unread(t, first) == capacity })
 	lost := uint64(said - unread(t, first)/size)
 	first.Close()
@@ -209,7 +209,7 @@ func TestReaderReturns(t *testing.T) {
 	all := reading(second)
 	l.Info("back")
 	l.Close(patience)
-	<-l.writer.done
+	<-l.writer.Load().done
 	w.Close()
 
 	whole, torn, told := 0, 0, uint64(0)
@@ -253,7 +253,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	w := quiet(lent(out, ""), Options{Now: newClock().Now}).writer
+	w := quiet(lent(out, ""), Options{Now: newClock().Now}).writer.Load()
 	w.lose([]byte("a\nb\nc\n"), syscall.ENOSPC)
 	w.deliver()
 	text, _ := os.ReadFile(name)
