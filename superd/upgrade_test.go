@@ -749,6 +749,7 @@ func TestUpgradeAndReloadTogether(t *testing.T) {
 	}
 	stop.Store(true)
 	others.Wait()
+	c.SetDeadline(time.Now().Add(patience))
 	a.talk(c, "still here\n")
 	c.Close()
 }
@@ -768,11 +769,12 @@ func TestSignalsDuringUpgrades(t *testing.T) {
 			}
 		}
 	}()
-	for i := range fewer(60, 8) {
+	for i := range fewer(30, 8) {
 		d.upgradeNow(i + 1)
 	}
 	stop.Store(true)
 	<-storm
+	c.SetDeadline(time.Now().Add(patience))
 	d.talk(c, "still here\n")
 	c.Close()
 	d.exited("a", 1)
