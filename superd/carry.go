@@ -42,6 +42,7 @@ type estate struct {
 	Phase      int32
 
 	Control *control.Carried // nil for none
+	Web     []control.CarriedWeb
 	Sites   []plot
 	Handed  []listen.Handed // that are not in use
 	Log     event.Carried
@@ -248,6 +249,9 @@ func (e *estate) descriptors() (list []int) {
 	if e.Control != nil {
 		list = append(list, e.Control.FD)
 	}
+	for i := range e.Web {
+		list = append(list, e.Web[i].FD)
+	}
 	list = append(list, e.Asker)
 	return slices.DeleteFunc(list, func(fd int) bool { return fd < 0 })
 }
@@ -280,6 +284,9 @@ func (d *daemon) survey() (e *estate, release func()) {
 	if s := d.operator.server; s != nil {
 		c := s.Carry()
 		e.Control = &c
+	}
+	for _, w := range d.operator.web {
+		e.Web = append(e.Web, w.Carry())
 	}
 	e.Log = d.log.Carry()
 	e.Orphans = adopted.reaped.Load()

@@ -30,7 +30,7 @@ func check(path string, verbose bool) error {
 	defer d.close()
 	services, problems := d.compile(c)
 	d.services = services // for close
-	problems = append(logProblems(c), problems...)
+	problems = append(d.logProblems(c), problems...)
 	for _, s := range c.Services {
 		problems = slices.Concat(problems, fileProblems(s), listen.Check(s.Listen))
 	}
@@ -62,8 +62,8 @@ func check(path string, verbose bool) error {
 }
 
 // logProblems asks whether the log can go where the file wants it.
-func logProblems(c *config.Config) (list config.Problems) {
-	if err := event.CheckOutput(c.Log.Output, logOptions(c)); err != nil {
+func (d *daemon) logProblems(c *config.Config) (list config.Problems) {
+	if err := event.CheckOutput(c.Log.Output, logOptions(c, d.engine)); err != nil {
 		list = append(list, c.Problem("log.output", err.Error(), ""))
 	}
 	return list

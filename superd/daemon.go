@@ -26,6 +26,7 @@ import (
 type daemon struct {
 	config      *config.Config
 	log         *event.Log
+	logging     config.Log // that the log is as
 	engine      *spawn.Engine
 	table       *conn.Table
 	path        string         // of the file, as it was named; "" for the system's
@@ -80,16 +81,16 @@ func run(path string) error {
 	}
 	reserveThreads()
 	engine := spawn.NewEngine()
-	log, problems := openLog(c, engine)
+	log, logging := openLog(c, engine)
 	defer log.Close(time.Second)
 	d := newDaemon(c, log, engine)
-	d.path = path
+	d.path, d.logging = path, logging
 	if d.self, err = ownPath(); err != nil {
 		return fmt.Errorf("cannot find superd's own program: %w", err)
 	}
 	d.accept(will)
 	defer d.close()
-	if err := d.open(problems); err != nil {
+	if err := d.open(); err != nil {
 		return err
 	}
 	if will == nil {
@@ -98,23 +99,23 @@ func run(path string) error {
 	return d.serve()
 }
 
-// openLog opens the log where the file wants it. Where that is a problem, the
-// log is one for what else is wrong. The caller closes it.
-func openLog(c *config.Config, engine *spawn.Engine) (*event.Log, config.Problems) {
-	o := logOptions(c)
-	o.Above = engine.Above
-	log, err := event.OpenOutput(c.Log.Output, os.Stderr, o)
+// openLog opens the log where the file wants it, and says how it is. Where that
+// cannot be, it is one for what is wrong, to be made what the file wants. The
+// caller closes it.
+func openLog(c *config.Config, engine *spawn.Engine) (*event.Log, config.Log) {
+	log, err := event.OpenOutput(c.Log.Output, os.Stderr, logOptions(c, engine))
 	if err != nil {
-		return event.Open(os.Stderr, event.Options{Level: "error"}), config.Problems{c.Problem("log.output", err.Error(), "")}
+		return event.Open(os.Stderr, event.Options{Level: "error"}), config.Log{}
 	}
-	return log, nil
+	return log, c.Log
 }
 
-func logOptions(c *config.Config) event.Options {
+func logOptions(c *config.Config, engine *spawn.Engine) event.Options {
 	return event.Options{
 		Level:   c.Log.Level,
 		Format:  c.Log.Format,
 		Address: c.Log.Address,
+		Above:   engine.Above,
 		Syslog:  syslogSocket,
 		Journal: journalSocket,
 	}
@@ -140,8 +141,8 @@ func (d *daemon) now() admit.Moment {
 }
 
 // open builds everything that the file asks for. All that is wrong with it on
-// this machine is returned together, with the problems that are known already.
-func (d *daemon) open(problems config.Problems) (err error) {
+// this machine is returned together.
+func (d *daemon) open() (err error) {
 	if os.Geteuid() == 0 {
 		if err := spawn.Conceal(); err != nil {
 			return fmt.Errorf("cannot make superd undumpable: %w", err)
@@ -166,11 +167,8 @@ func (d *daemon) open(problems config.Problems) (err error) {
 	if len(wrong) > 0 && d.will != nil {
 		first, wrong = d.fallBack(wrong)
 	}
-	if problems = slices.Concat(problems, wrong, d.operator.open()); len(problems) > 0 && first != nil {
-		first.abandon()
-	}
-	if len(problems) > 0 {
-		return problems
+	if len(wrong) > 0 {
+		return wrong
 	}
 	d.adopt(first)
 	if d.will == nil {
@@ -270,6 +268,7 @@ func (d *daemon) announce() {
 	for _, s := range d.sites {
 		s.announce()
 	}
+	d.operator.settings.announce()
 	d.log.Info("ready", event.F("file", d.config.Path), event.F("services", len(d.services)), event.F("pid", os.Getpid()))
 }
 

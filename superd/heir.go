@@ -27,6 +27,7 @@ type inheritance struct {
 	remnants  map[string]*service // of services that are no more, by name
 	signals   []unix.Signal       // that have come meanwhile
 	sockets   []*listen.Socket    // of Sites; nil for one that was lost
+	fallen    bool                // the file before goes on
 }
 
 // inherit takes what another superd has left, nil where there is none. Its
@@ -92,14 +93,6 @@ func (d *daemon) accept(in *inheritance) {
 	adopted.reaped.Add(in.Orphans)
 }
 
-// control is the administrative socket that was left, nil for none.
-func (in *inheritance) control() *control.Carried {
-	if in == nil {
-		return nil
-	}
-	return in.Control
-}
-
 // fallBack is for a file that cannot be taken up after all, though it could be
 // when it was rehearsed: the one in force goes on then.
 func (d *daemon) fallBack(why config.Problems) (*generation, config.Problems) {
@@ -112,7 +105,7 @@ func (d *daemon) fallBack(why config.Problems) (*generation, config.Problems) {
 		return nil, why
 	}
 	d.log.Error("cannot take the file up, the one before stays in force", event.F("file", c.Path))
-	d.config = c
+	d.config, d.will.fallen = c, true
 	return d.prepare(c)
 }
 
@@ -129,6 +122,7 @@ func rehearse(c *config.Config, in *inheritance) error {
 	}
 	services, problems := d.compile(d.config)
 	d.services = services // for close
+	problems = append(d.logProblems(c), problems...)
 	problems = append(problems, d.checkPlots(services)...)
 	if len(problems) > 0 {
 		return problems
@@ -151,6 +145,7 @@ func (d *daemon) takeSites() {
 	if d.will == nil {
 		return
 	}
+	d.operator.take(d.will)
 	d.table.Inherit(&d.will.Table, d.will.ago)
 	d.inheritance.Resume(d.will.Handed)
 	d.will.sockets = make([]*listen.Socket, len(d.will.Sites))
@@ -385,6 +380,7 @@ func (d *daemon) announceSuccession() {
 			s.announce()
 		}
 	}
+	d.operator.settings.announce()
 	u := d.succession()
 	d.log.Info("upgraded", event.F("version", u.Version), event.F("before", u.Before), event.F("file", d.config.Path),
 		event.F("generation", u.Generation), event.F("connections", u.Connections), event.F("guests", len(in.Guests)), event.F("paused_ms", u.PausedMS))

@@ -202,6 +202,8 @@ func TestUpgradeKeepsInheritedSockets(t *testing.T) {
 		c.Close()
 	}
 	d.exited("local", 2)
+	d.exited("web", 2)
+	d.exited("lent", 2)
 	d.ends()
 	if !isSocket(dir + "/local") {
 		t.Error("the file of an inherited socket is gone at the end")

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,14 +25,15 @@ var rootSocket = "/run/superd/control.sock"
 // An operator answers for superd at the administrative socket, and does what
 // it is told there.
 type operator struct {
-	daemon *daemon
-	server *control.Server // nil where there is no socket
-	web    []*control.Web
-	phase  atomic.Int32
-	notify notifier
-	mute   atomic.Bool    // that the service manager cannot be told was said
-	quit   chan struct{}  // closed by close
-	feeder sync.WaitGroup // feed, until close
+	daemon   *daemon
+	server   *control.Server // nil where there is no socket; of the serving goroutine, as the next
+	web      []*control.Web
+	settings *settings // in force
+	phase    atomic.Int32
+	notify   notifier
+	mute     atomic.Bool    // that the service manager cannot be told was said
+	quit     chan struct{}  // closed by close
+	feeder   sync.WaitGroup // feed, until close
 
 	mu   sync.Mutex
 	ends map[string]ending // by service: when its drain has taken long enough; guarded by mu
@@ -82,58 +82,9 @@ func socketOf(c *config.Control) string {
 	return ""
 }
 
-// open opens the sockets at which superd is asked.
-func (o *operator) open() config.Problems {
-	return append(o.openControl(), o.openWeb()...)
-}
-
-func (o *operator) openWeb() (problems config.Problems) {
-	c := &o.daemon.config.HTTP
-	for _, at := range c.Listen {
-		w, err := control.OpenWeb(at, o.daemon.engine.Above, o.complain)
-		if err != nil {
-			problems = append(problems, config.Problem{At: c.At, Path: "http.listen", What: err.Error()})
-			continue
-		}
-		o.web = append(o.web, w)
-	}
-	return problems
-}
-
 // complain hears of mistakes in superd itself.
 func (o *operator) complain(what string, err error) {
 	o.daemon.log.Error(what, event.F("error", err.Error()))
-}
-
-// openControl opens the administrative socket. Where the file does not name it,
-// superd does without one that cannot be had.
-func (o *operator) openControl() config.Problems {
-	c := &o.daemon.config.Control
-	path := socketOf(c)
-	if path == "" {
-		if before := o.daemon.will.control(); before != nil {
-			before.Close()
-		}
-		o.daemon.log.Warn("XDG_RUNTIME_DIR is not set: superd runs without an administrative socket (name one with control.path)")
-		return nil
-	}
-	server, err := control.Open(control.Options{
-		Path:          path,
-		Mode:          os.FileMode(c.Mode),
-		Carried:       o.daemon.will.control(),
-		MakeDirectory: !c.PathSet || strings.HasPrefix(path, "/run/"),
-		Above:         o.daemon.engine.Above,
-		Complain:      o.complain,
-	})
-	if err == nil {
-		o.server = server
-		return nil
-	}
-	if c.PathSet && o.daemon.will == nil {
-		return config.Problems{{At: c.At, Path: "control.path", What: err.Error()}}
-	}
-	o.daemon.log.Warn("superd runs without an administrative socket", event.F("error", err.Error()))
-	return nil
 }
 
 // serve answers until close, and tells those who wait for it that superd is
@@ -143,7 +94,6 @@ func (o *operator) serve() {
 		o.server.Serve(o)
 	}
 	for _, w := range o.web {
-		o.daemon.log.Info("http", event.F("local", w.Local().String()))
 		w.Serve(o)
 	}
 	ours := o.daemon.table.Has

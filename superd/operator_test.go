@@ -36,6 +36,12 @@ func startAsked(t testing.TB, yaml string) asked {
 	return asked{start(t, "control: {path: "+socket+"}\n"+yaml), socket}
 }
 
+// rewrite is that of a process, for a file that goes on naming the socket.
+func (a asked) rewrite(n int, yaml string) record {
+	a.t.Helper()
+	return a.process.rewrite(n, "control: {path: "+a.socket+"}\n"+yaml)
+}
+
 // tell says a verb to it, as an administrator would.
 func (a asked) tell(verb string, args ...string) (code int, out, complaints string) {
 	a.t.Helper()
@@ -615,7 +621,7 @@ func TestCurl(t *testing.T) {
 		{[]string{"-d", `{"service": "dog"}`, "http://superd/v1/kill"}, `{"error":"there is no service \"dog\""}`},
 		{[]string{"-d", `{"service": "cat"}`, "http://superd/v1/kill"}, `{"killed":1}`},
 		{[]string{"-w", "%{http_code}", "-X", "POST", "http://superd/v1/upgrade"}, `"generation":2,"connections":`},
-		{[]string{"-X", "POST", "http://superd/v1/reload"}, `{"generation":3,"added":[],"changed":[],"removed":[],"warnings":[]}`},
+		{[]string{"-X", "POST", "http://superd/v1/reload"}, `{"generation":3,"added":[],"changed":[],"removed":[],"settings":[],"warnings":[]}`},
 		{[]string{"-H", "Expect: 100-continue", "-H", "Transfer-Encoding: chunked", "-d", `{"network": "192.0.2.1"}`, "http://superd/v1/block"}, `{}`},
 		{[]string{"http://superd/v1/blocks"}, `[{"source":"192.0.2.1"}]`},
 	} {

@@ -513,8 +513,8 @@ func withoutLocal(r record) record {
 	return r
 }
 
-// The level of a service is what the file says after a reload, and what it was
-// where that has failed; the keys of log stay.
+// The level of the log, and of a service, is what the file says after a reload,
+// and what it was where that has failed.
 func TestLogLevelIsReloaded(t *testing.T) {
 	t.Parallel()
 	file := func(log, service string) string {
@@ -540,14 +540,16 @@ func TestLogLevelIsReloaded(t *testing.T) {
 		}
 	}
 	ask(0)
-	d.rewrite(1, file("level: debug, address: none", ""))
+	d.rewrite(1, file("level: debug", ", log_level: info"))
 	ask(0)
-	d.rewrite(2, file("level: info", ", log_level: debug"))
+	d.rewrite(2, file("level: debug", ""))
 	ask(1)
-	os.WriteFile(d.config(), []byte(file("level: info", ", log_level: warn, user: nobody-at-all")), 0o644)
+	d.rewrite(3, file("level: info", ", log_level: debug"))
+	ask(2)
+	os.WriteFile(d.config(), []byte(file("level: error, address: none", ", log_level: warn, user: nobody-at-all")), 0o644)
 	d.signal(syscall.SIGHUP)
 	d.await(func(r record) bool { return r.is("cannot reload, nothing was changed") })
-	ask(2)
-	d.rewrite(3, file("level: info", ""))
-	ask(2)
+	ask(3)
+	d.rewrite(4, file("level: info", ""))
+	ask(3)
 }

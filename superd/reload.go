@@ -39,6 +39,7 @@ type generation struct {
 	sites    []*site // that it will have, those of before among them
 	left     []*site // of before, that it has no use for
 	nursery  *listen.Set
+	settings *settings
 }
 
 // prepare makes a file ready: its plans are compiled and its sockets open.
@@ -56,6 +57,9 @@ func (d *daemon) prepare(c *config.Config) (*generation, config.Problems) {
 		nursery.InheritFrom(d.inheritance)
 		problems = append(problems, d.findSites(g)...)
 	}
+	var wrong config.Problems
+	g.settings, wrong = d.operator.prepare(c, problems)
+	problems = append(problems, wrong...)
 	if err := d.prepareWalls(g); err != nil {
 		problems = append(problems, config.Problem{What: err.Error()})
 	}
@@ -71,6 +75,9 @@ func (d *daemon) prepare(c *config.Config) (*generation, config.Problems) {
 func (g *generation) abandon() {
 	if g.nursery != nil {
 		g.nursery.Abandon()
+	}
+	if g.settings != nil {
+		g.settings.abandon()
 	}
 	for _, s := range g.services {
 		s.close()
@@ -192,9 +199,11 @@ func (d *daemon) on(set int, do func()) {
 // that they came in by.
 func (d *daemon) adopt(g *generation) {
 	before := d.services
+	g.settings.applyLog()
 	d.openGates(g, before)
 	d.operator.beginAnew()
 	d.move(g)
+	g.settings.apply()
 	room := d.roomFor(g.config)
 	d.house.SetLimits(admit.Limits{Max: room, MaxLoad: g.config.Limits.MaxLoad}, d.now())
 	d.mu.Lock()
@@ -364,7 +373,7 @@ func (d *daemon) reload() (r control.Report, err error) {
 
 // compare says what is different in a generation.
 func (d *daemon) compare(g *generation) control.Report {
-	r := control.Report{Added: []string{}, Removed: []string{}, Changed: []control.Change{}, Warnings: []string{}}
+	r := control.Report{Added: []string{}, Removed: []string{}, Changed: []control.Change{}, Settings: []string{}, Warnings: []string{}}
 	for _, s := range g.services {
 		old := find(d.services, s.config.Name)
 		if old == nil {
@@ -378,6 +387,7 @@ func (d *daemon) compare(g *generation) control.Report {
 			r.Removed = append(r.Removed, s.config.Name)
 		}
 	}
+	r.Settings = append(r.Settings, g.config.Changes(d.config)...)
 	for _, w := range g.config.Warnings {
 		r.Warnings = append(r.Warnings, w.Error())
 	}
@@ -393,6 +403,10 @@ func (d *daemon) tell(r *control.Report, g *generation, took time.Duration) {
 		if s.before == nil {
 			s.announce()
 		}
+	}
+	g.settings.announce()
+	if len(r.Settings) > 0 {
+		d.log.Info("changed", event.F("keys", r.Settings))
 	}
 	for _, c := range r.Changed {
 		d.log.Info("changed", event.F("service", c.Service), event.F("keys", c.Keys))

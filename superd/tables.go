@@ -171,6 +171,12 @@ func reportText(r control.Report) string {
 			fmt.Fprintf(&b, "    %s\n", printable(key))
 		}
 	}
+	if len(r.Settings) > 0 {
+		fmt.Fprintf(&b, "changed beside services\n")
+	}
+	for _, key := range r.Settings {
+		fmt.Fprintf(&b, "    %s\n", printable(key))
+	}
 	for _, w := range r.Warnings {
 		fmt.Fprintf(&b, "warning: %s\n", printable(w))
 	}

@@ -243,9 +243,7 @@ const (
 // handOver has p take superd's place; it returns only if that fails, with
 // everything as it was. The serving goroutine calls it.
 func (d *daemon) handOver(p *executable, draft *estate, asker *control.Asker) error {
-	if s := d.operator.server; s != nil {
-		defer s.Rest(asker, longestAnswers, d.work)()
-	}
+	defer control.Rest(d.operator.server, d.operator.web, asker, longestAnswers, d.work)()
 	if len(d.stops) > 0 {
 		return errStopping
 	}

@@ -2,10 +2,11 @@ package control
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"net/http"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -29,31 +30,41 @@ func (s *Server) Carry() Carried {
 	return Carried{s.path, s.web.listener.number(), s.own.device, s.own.inode, s.own.mode}
 }
 
-// resume is openSocket for a socket that is open already, or was to be, in
-// another place: then that one is closed. The descriptor is owned in any case.
-func (c *Carried) resume(path string, mode fs.FileMode) (fd int, err error) {
+// Resume goes on with the socket, where its path still leads to it; else it is
+// closed. Path and mode of the options are not looked at.
+func Resume(c *Carried, o Options) (*Server, error) {
 	was := identity{c.Device, c.Inode, c.Mode}
 	now, err := identify(c.Path)
-	same := err == nil && now.device == was.device && now.inode == was.inode
-	if same && c.Path == path {
-		err := unix.Chmod(path, uint32(mode.Perm()))
-		if err == nil {
-			err = unix.Listen(c.FD, math.MaxInt32)
-		}
-		if err == nil {
-			return c.FD, nil
-		}
+	if err == nil && !now.same(was) {
+		err = errors.New("another file is there")
 	}
-	c.Close()
-	return openSocket(path, mode)
+	if err == nil {
+		err = unix.Listen(c.FD, math.MaxInt32)
+	}
+	if err != nil {
+		unix.Close(c.FD)
+		return nil, fmt.Errorf("cannot go on with the administrative socket %s: %w", c.Path, err)
+	}
+	o.Path = c.Path
+	return newServer(c.FD, o)
 }
 
-// Close frees a socket with which nobody goes on.
-func (c *Carried) Close() {
-	unix.Close(c.FD)
-	if now, err := identify(c.Path); err == nil && now.device == c.Device && now.inode == c.Inode {
-		unix.Unlink(c.Path)
+// A CarriedWeb is an HTTP listener with which another superd goes on.
+type CarriedWeb struct {
+	At, Local netip.AddrPort
+	FD        int
+}
+
+// Carry tells all about the listener, which stays w's.
+func (w *Web) Carry() CarriedWeb { return CarriedWeb{w.at, w.local, w.server.listener.number()} }
+
+// ResumeWeb goes on with an HTTP listener. Above and complain are as in [Options].
+func ResumeWeb(c *CarriedWeb, above func(fd int) (int, error), complain func(what string, err error)) (*Web, error) {
+	if err := unix.Listen(c.FD, backlog); err != nil {
+		unix.Close(c.FD)
+		return nil, fmt.Errorf("cannot go on listening on %s: %w", c.Local, err)
 	}
+	return newWeb(c.FD, c.At, above, complain)
 }
 
 // number is the listener's descriptor. It stays the listener's.
@@ -81,30 +92,59 @@ func (h *hold) present() chan struct{} {
 	return h.over
 }
 
-// Rest leaves who connects from now on in the kernel's queue, until resume is
-// called, and waits that long at most until nobody is left but asker, nil for
-// none: who has been accepted is answered, or not at all. Meanwhile it calls
-// work again and again: who is answered may need the caller for that.
-func (s *Server) Rest(asker *Asker, within time.Duration, work func()) (resume func()) {
-	l := s.web.listener
-	l.hold.mu.Lock()
-	l.hold.over = make(chan struct{})
-	l.hold.mu.Unlock()
+// Rest leaves who connects from now on, to the socket, nil for none, or to webs, in
+// the kernel's queue, until resume is called, and waits that long at most until
+// nobody is left but asker, nil for none: who has been accepted is answered, or
+// not at all. Meanwhile it calls work again and again: who is answered may need
+// the caller for that.
+func Rest(s *Server, webs []*Web, asker *Asker, within time.Duration, work func()) (resume func()) {
+	var all []*webServer
+	if s != nil {
+		all = append(all, s.web)
+	}
+	for _, w := range webs {
+		all = append(all, w.server)
+	}
 	others := 0
 	if asker != nil {
 		others = 1
 	}
+	for _, w := range all {
+		w.listener.hold.begin()
+	}
 	const pause = time.Millisecond
-	for until := time.Now().Add(within); s.masters.size()+s.readers.size() > others && time.Now().Before(until); {
+	for until := time.Now().Add(within); present(all) > others && time.Now().Before(until); {
 		work()
 		time.Sleep(pause)
 	}
 	return func() {
-		l.hold.mu.Lock()
-		defer l.hold.mu.Unlock()
-		close(l.hold.over)
-		l.hold.over = nil
+		for _, w := range all {
+			w.listener.hold.end()
+		}
 	}
+}
+
+// present is how many clients there are.
+func present(list []*webServer) (n int) {
+	for _, w := range list {
+		for _, c := range w.crowds {
+			n += c.size()
+		}
+	}
+	return n
+}
+
+func (h *hold) begin() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.over = make(chan struct{})
+}
+
+func (h *hold) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	close(h.over)
+	h.over = nil
 }
 
 func (c *crowd) size() int {

@@ -122,6 +122,7 @@ type Report struct {
 	Added      []string `json:"added"`
 	Changed    []Change `json:"changed"`
 	Removed    []string `json:"removed"`
+	Settings   []string `json:"settings"` // what the file says otherwise beside services: "log.level: info -> debug"
 	Warnings   []string `json:"warnings"` // what is doubtful about the file
 }
 

@@ -169,7 +169,7 @@ func TestConversation(t *testing.T) {
 		{get("/v1/connections?service=a&source=10.1.2.3/8&id=x-1"), 200, "[]", []string{`connections "x-1" "a" 10.0.0.0/8`}},
 		{get("/v1/connections?source=nowhere"), 400, `{"error":"\"nowhere\" is neither an address nor a network such as 10.0.0.0/8"}`, nil},
 		{get("/v1/blocks"), 200, `[{"source":"10.0.0.0/8"}]`, nil},
-		{post("/v1/reload", ""), 200, `{"generation":2,"added":null,"changed":null,"removed":null,"warnings":null}`, []string{ordered("reload", "")}},
+		{post("/v1/reload", ""), 200, `{"generation":2,"added":null,"changed":null,"removed":null,"settings":null,"warnings":null}`, []string{ordered("reload", "")}},
 		{post("/v1/upgrade", "{}"), 200, `{"version":"2","before":"","generation":0,"connections":0,"paused_ms":0}`, []string{ordered("upgrade", "")}},
 		{post("/v1/drain", ""), 200, `{"services":null,"live":3,"limit_ms":0}`, []string{ordered("drain", ""), `drain ""`}},
 		{post("/v1/drain", `{"service": "web", "limit": "1m30s"}`), 200, "", []string{ordered("drain", "web"), `drain "web" 1m30s`}},

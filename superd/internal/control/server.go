@@ -63,43 +63,56 @@ type Options struct {
 	MakeDirectory bool                         // where the directory of Path is missing
 	Above         func(fd int) (int, error)    // moves a descriptor out of accept's way
 	Complain      func(what string, err error) // hears of what is wrong in superd itself
-	Carried       *Carried                     // what another superd has had; nil for nothing
 }
 
 // Open opens the administrative socket. Clients wait until Serve. Close frees
 // it and removes the file.
 func Open(o Options) (*Server, error) {
-	s := &Server{path: o.Path, uid: uint32(os.Geteuid()), filters: ownFilters(),
-		masters: crowd{most: allowed(mostMasters)}, readers: crowd{most: allowed(mostReaders)}}
-	err := s.open(o)
+	s, err := open(o)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the administrative socket %s: %w", o.Path, err)
 	}
 	return s, nil
 }
 
-func (s *Server) open(o Options) error {
+func open(o Options) (*Server, error) {
 	if o.MakeDirectory {
 		if err := makeDirectory(o.Path); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	open := openSocket
-	if o.Carried != nil {
-		open = o.Carried.resume
-	}
-	fd, err := open(o.Path, o.Mode)
+	fd, err := openSocket(o.Path, o.Mode)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	return newServer(fd, o)
+}
+
+// newServer takes fd over, the socket at the options' path.
+func newServer(fd int, o Options) (*Server, error) {
+	s := &Server{path: o.Path, uid: uint32(os.Geteuid()), filters: ownFilters(),
+		masters: crowd{most: allowed(mostMasters)}, readers: crowd{most: allowed(mostReaders)}}
 	s.own, _ = identify(o.Path)
 	l, err := newListener(fd, o.Above, s.admit)
 	if err != nil {
 		s.removeFile()
-		return err
+		return nil, err
 	}
 	s.web = newWebServer(l, o.Complain, &s.masters, &s.readers)
-	return nil
+	return s, nil
+}
+
+// SetMode changes the rights of the socket, unless its path leads to another
+// file by now.
+func (s *Server) SetMode(mode fs.FileMode) error {
+	now, err := identify(s.path)
+	if err == nil && !now.same(s.own) {
+		err = errors.New("the socket is not there any more")
+	}
+	if err == nil && fs.FileMode(now.mode).Perm() != mode.Perm() {
+		err = unix.Chmod(s.path, uint32(mode.Perm()))
+	}
+	return err
 }
 
 // Path is where the socket is.
@@ -127,8 +140,15 @@ func (s *Server) Close() {
 	s.web.close()
 }
 
+// Retire is Close for a superd that goes on elsewhere: it does not wait for those
+// that are being answered, who have longer.
+func (s *Server) Retire() {
+	s.removeFile()
+	s.web.retire()
+}
+
 func (s *Server) removeFile() {
-	if now, err := identify(s.path); err == nil && now == s.own {
+	if now, err := identify(s.path); err == nil && now.same(s.own) {
 		os.Remove(s.path)
 	}
 }
@@ -193,7 +213,14 @@ func (w *webServer) serve(h http.Handler) {
 // lastMoment is how long clients have for their answers at superd's end.
 const lastMoment = time.Second
 
-func (w *webServer) close() {
+func (w *webServer) close() { w.closeWithin(lastMoment) }
+
+func (w *webServer) retire() {
+	w.listener.Close()
+	go w.closeWithin(longestAnswer) // ends with its clients
+}
+
+func (w *webServer) closeWithin(limit time.Duration) {
 	w.listener.Close()
 	if !w.serving {
 		return
@@ -202,7 +229,7 @@ func (w *webServer) close() {
 	for _, c := range w.crowds {
 		c.dismissSilent()
 	}
-	soon, cancel := context.WithTimeout(context.Background(), lastMoment)
+	soon, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if w.http.Shutdown(soon) != nil {
 		w.http.Close()

@@ -80,6 +80,11 @@ type identity struct {
 	mode          uint32
 }
 
+// same tells whether a file is the same, whatever its rights are by now.
+func (i identity) same(other identity) bool {
+	return i.device == other.device && i.inode == other.inode && i.mode&unix.S_IFMT == other.mode&unix.S_IFMT
+}
+
 func identify(path string) (identity, error) {
 	var s unix.Stat_t
 	if err := unix.Lstat(path, &s); err != nil {

@@ -23,6 +23,7 @@ const mostScrapers = 16
 
 // Web is the HTTP listener for metrics and health.
 type Web struct {
+	at     netip.AddrPort // as it was asked for
 	local  netip.AddrPort
 	crowd  crowd
 	server *webServer
@@ -35,12 +36,16 @@ func MostWebDescriptors() int { return 1 + allowed(mostScrapers) }
 // OpenWeb opens the HTTP listener. Clients wait until Serve; Close frees it.
 // Above and complain are as in [Options].
 func OpenWeb(at netip.AddrPort, above func(fd int) (int, error), complain func(what string, err error)) (*Web, error) {
-	w := &Web{crowd: crowd{most: allowed(mostScrapers)}}
 	fd, err := openTCP(at)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s: %w", at, err)
 	}
-	w.local = boundTo(fd, at)
+	return newWeb(fd, at, above, complain)
+}
+
+// newWeb takes fd over, a socket that listens on at.
+func newWeb(fd int, at netip.AddrPort, above func(fd int) (int, error), complain func(what string, err error)) (*Web, error) {
+	w := &Web{at: at, local: boundTo(fd, at), crowd: crowd{most: allowed(mostScrapers)}}
 	l, err := newListener(fd, above, w.crowd.enter)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s: %w", at, err)
@@ -100,11 +105,19 @@ func boundTo(fd int, at netip.AddrPort) netip.AddrPort {
 // Local is the address that is listened on.
 func (w *Web) Local() netip.AddrPort { return w.local }
 
+// At is the address that was asked for: of its port the kernel may have chosen
+// another.
+func (w *Web) At() netip.AddrPort { return w.at }
+
 // Serve answers clients until Close.
 func (w *Web) Serve(p Pages) { w.server.serve(newPages(p)) }
 
 // Close ends all conversations; those that are being answered have a moment.
 func (w *Web) Close() { w.server.close() }
+
+// Retire is Close for a superd that goes on elsewhere: it does not wait for those
+// that are being answered, who have longer.
+func (w *Web) Retire() { w.server.retire() }
 
 // pages are the answers. What costs superd time is made anew at most once in a
 // moment: who asks without end gets no more of it than who asks often.

@@ -22,19 +22,37 @@ const hashSize = 8
 type addressing struct {
 	word   string
 	append peerForm
+	key    [sha256.Size]byte // of hashes
 }
 
-func addressingOf(word string) *addressing { return &addressing{word, peerFormOf(word)} }
+// addressingOf has a key of its own, which nobody can read or guess: of a hash without a key, trying all four
+// thousand million addresses would find the one.
+func addressingOf(word string) *addressing {
+	a := &addressing{word: word}
+	rand.Read(a.key[:]) // never fails
+	a.append = peerFormOf(word, a.key)
+	return a
+}
+
+// resume goes on with the key of another superd, so that who has one hash keeps it.
+func (a *addressing) resume(key []byte) *addressing {
+	if len(key) != len(a.key) {
+		return a
+	}
+	b := &addressing{word: a.word, key: [sha256.Size]byte(key)}
+	b.append = peerFormOf(b.word, b.key)
+	return b
+}
 
 // A peerForm appends a client's address as log.address has it. It does not allocate.
 type peerForm func(b []byte, peer netip.AddrPort) []byte
 
-func peerFormOf(word string) peerForm {
+func peerFormOf(word string, key [sha256.Size]byte) peerForm {
 	switch word {
 	case "prefix":
 		return appendPrefix
 	case "hash":
-		return hashing()
+		return hashing(key)
 	case "none":
 		return func(b []byte, _ netip.AddrPort) []byte { return b }
 	}
@@ -54,12 +72,9 @@ func appendPrefix(b []byte, peer netip.AddrPort) []byte {
 	return network.AppendTo(b)
 }
 
-// hashing makes a form under a key of its own, which nobody can read or guess: of a hash without a key, trying
-// all four thousand million addresses would find the one. A hash of key and text is good for this because all
-// texts have one length and most of the sum is kept back (the extension of RFC 2104, 6, needs neither).
-func hashing() peerForm {
-	var key [sha256.Size]byte
-	rand.Read(key[:]) // never fails
+// hashing makes a form under a key. A hash of key and text is good for this because all texts have one length
+// and most of the sum is kept back (the extension of RFC 2104, 6, needs neither).
+func hashing(key [sha256.Size]byte) peerForm {
 	return func(b []byte, peer netip.AddrPort) []byte {
 		addr := peer.Addr().As16() // IPv4 as ::ffff:a.b.c.d, and no zone
 		var text [len(key) + len(addr)]byte

@@ -18,7 +18,7 @@ func TestPeerForms(t *testing.T) {
 	} {
 		peer := netip.MustParseAddrPort(c.peer)
 		for word, want := range map[string]string{"full": c.full, "": c.full, "prefix": c.prefix, "none": ""} {
-			if got := string(peerFormOf(word)([]byte("before "), peer)); got != "before "+want {
+			if got := string(addressingOf(word).append([]byte("before "), peer)); got != "before "+want {
 				t.Errorf("%s of %s is %q, want %q", word, c.peer, got, want)
 			}
 		}
@@ -27,7 +27,7 @@ func TestPeerForms(t *testing.T) {
 
 // TestHashOfAnAddress: it tells clients apart, not their ports, and one start of superd from the other.
 func TestHashOfAnAddress(t *testing.T) {
-	form, other := peerFormOf("hash"), peerFormOf("hash")
+	form, other := addressingOf("hash").append, addressingOf("hash").append
 	hash := func(f peerForm, peer string) string { return string(f(nil, netip.MustParseAddrPort(peer))) }
 	one := hash(form, "192.0.2.7:40000")
 	if !regexp.MustCompile(`^[0-9a-f]{16}$`).MatchString(one) {
@@ -55,7 +55,7 @@ func TestHashOfAnAddress(t *testing.T) {
 func TestPeerIsFree(t *testing.T) {
 	room := make([]byte, 0, 64)
 	for _, word := range []string{"full", "prefix", "hash", "none"} {
-		form := peerFormOf(word)
+		form := addressingOf(word).append
 		for _, peer := range []string{"192.0.2.7:40000", "[2001:db8:1:2:3:4:5:6]:40000"} {
 			p := netip.MustParseAddrPort(peer)
 			if n := testing.AllocsPerRun(100, func() { form(room, p) }); n != 0 {
@@ -92,7 +92,7 @@ func BenchmarkPeer(b *testing.B) {
 	peer := netip.MustParseAddrPort("192.0.2.7:40000")
 	for _, word := range []string{"full", "prefix", "hash", "none"} {
 		b.Run(word, func(b *testing.B) {
-			form, room := peerFormOf(word), make([]byte, 0, 64)
+			form, room := addressingOf(word).append, make([]byte, 0, 64)
 			b.ReportAllocs()
 			for b.Loop() {
 				form(room, peer)

@@ -2,6 +2,7 @@ package event
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -10,6 +11,7 @@ import (
 type Carried struct {
 	Services []CarriedService
 	Dropped  uint64 // lines
+	Key      []byte // of hashed addresses
 }
 
 // CarriedService is the counters of one service, refusals by the words of
@@ -27,7 +29,7 @@ type CarriedService struct {
 func (l *Log) Carry() Carried {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c := Carried{Dropped: l.Dropped() + l.queue.waiting()}
+	c := Carried{Dropped: l.Dropped() + l.queue.waiting(), Key: slices.Clone(l.peer.Load().key[:])}
 	for _, s := range l.services {
 		n := s.Counts()
 		one := CarriedService{s.name, n.Accepted, n.Exited, n.Failed, n.Silent, n.Lost, n.LostStderr, map[string]uint64{}, s.Usage()}
@@ -45,6 +47,7 @@ func (l *Log) Carry() Carried {
 // not known any more counts as spawn, so that the sums stay right.
 func (l *Log) Resume(c *Carried) {
 	l.queue.total.Add(c.Dropped)
+	l.peer.Store(l.peer.Load().resume(c.Key))
 	for i := range c.Services {
 		from := &c.Services[i]
 		s := l.Service(from.Name)
