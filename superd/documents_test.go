@@ -433,6 +433,7 @@ func everyRecord(t *testing.T) map[string][]string {
 	s.Refused(c, event.ReasonSpawn, nil) // held back, told by Close
 	c.Pid = 0                            // of no program, or of one that is over
 	s.Silent([]byte("p"))
+	s.Listed([]byte("p"))
 	s.Trying(c)
 	s.Paused(c, &event.Pause{Last: errors.New("why"), Length: time.Second, Again: true, Narrow: true})
 	s.Recovered()

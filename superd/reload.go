@@ -203,6 +203,7 @@ func (d *daemon) adopt(g *generation) {
 	d.generation++
 	d.date(before)
 	d.mu.Unlock()
+	d.directory.Store(newDirectory(g.services))
 	for _, s := range before {
 		if find(g.services, s.config.Name) == nil {
 			s.gate.Close()
