@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -97,6 +98,56 @@ func (d *process) is(service, says, want string) {
 	if got := d.ask(service, says); got != want {
 		d.t.Errorf("%q is answered with %q, not %q", says, got, want)
 	}
+}
+
+// Programs of others say a name as well.
+func TestTCPMuxClients(t *testing.T) {
+	t.Parallel()
+	d := start(t, muxed("", "upper", "tcpmux: true, "+shell("tr a-z A-Z")))
+	host, port, _ := net.SplitHostPort(d.address("mux"))
+	busybox := client(t, program(t, "busybox"), "nc", host, port)
+	busybox.Stdin = strings.NewReader("upper\r\nhello\n")
+	perl := client(t, installed(t, "perl"), "-MIO::Socket::INET", "-e",
+		`$c = IO::Socket::INET->new($ARGV[0]); syswrite $c, "$_\n" for "UPPER", "hello"; shutdown $c, 1; print <$c>`, d.address("mux"))
+	own := superd("connect", d.address("mux"))
+	own.Stdin = strings.NewReader("upper\r\nhello\n")
+	for _, cmd := range []*exec.Cmd{busybox, perl, own} {
+		if got := output(t, cmd); got != goAhead+"HELLO\n" {
+			t.Errorf("%s gets %q", cmd.Path, got)
+		}
+	}
+	d.exited("upper", 3)
+}
+
+// A service that is reached by its name alone drains as others do, also through
+// an upgrade, until the file is taken up anew.
+func TestTCPMuxDrain(t *testing.T) {
+	t.Parallel()
+	a := startAsked(t, muxed("", "named", `tcpmux: true, run: /bin/cat, refuse_text: {draining: "later\r\n"}`, "other", "tcpmux: true, run: /bin/cat"))
+	inside := a.dial("mux")
+	io.WriteString(inside, "named\r\n")
+	if got := line(t, inside) + "\n"; got != goAhead {
+		t.Errorf("it says %q", got)
+	}
+	a.told("drain", "--no-wait", "--limit", "1h", "named")
+	for i := range 2 {
+		a.is("mux", "named\r\n", "-later\r\n")
+		a.is("mux", "other\r\nhello", goAhead+"hello")
+		a.talk(inside, "still here\n")
+		if i == 0 {
+			a.upgradeNow(1)
+		}
+	}
+	inside.Close()
+	a.exited("named", 1)
+	a.hup(1)
+	a.is("mux", "named\r\nhello", goAhead+"hello")
+	a.told("drain", "mux")
+	if c, err := dialAddress(a.address("mux")); err == nil {
+		c.Close()
+		t.Error("somebody listens there")
+	}
+	a.idle--
 }
 
 // A program may tell the client itself that it can go on.
@@ -239,7 +290,7 @@ func TestTCPMuxAdmission(t *testing.T) {
 func TestTCPMuxHelp(t *testing.T) {
 	t.Parallel()
 	d := startAsked(t, muxed("", "one", "tcpmux: true, builtin: echo", "hidden", `listen: "127.0.0.1:0", builtin: echo`,
-		"Two", `tcpmux: plain, listen: "127.0.0.1:0", builtin: echo`, "off", "tcpmux: true, builtin: echo, enabled: false"))
+		"Two", `tcpmux: plain, listen: "127.0.0.1:0", builtin: greeting`, "off", "tcpmux: true, builtin: echo, enabled: false"))
 	for _, says := range []string{"HELP\r\n", "help\n", "hElP", "HELP\r\nand more"} {
 		d.is("mux", says, "one\r\nTwo\r\n")
 	}
@@ -478,7 +529,7 @@ func TestTCPMuxWhileStopping(t *testing.T) {
 func TestCheckOfTCPMux(t *testing.T) {
 	t.Parallel()
 	file := writeFile(t, publicDir(t), "superd.yaml", several("mux", `listen: "127.0.0.1:0", builtin: tcpmux, refuse_text: {spawn: x, address: x}, user: nobody`,
-		"one", "tcpmux: true, run: /bin/cat, allow: [10.0.0.0/8, uid:0], user: nobody", "two", "tcpmux: plain, builtin: echo, user: nobody"), 0o644)
+		"one", "tcpmux: true, run: /bin/cat, allow: [10.0.0.0/8, uid:0], user: nobody", "two", "tcpmux: plain, builtin: greeting, user: nobody"), 0o644)
 	code, out, complaints := finished(t, superd("check", "-v", "-c", file))
 	if os.Geteuid() != 0 {
 		code, complaints = 0, strings.Join(slices.DeleteFunc(strings.SplitAfter(complaints, "\n"), func(l string) bool { return strings.Contains(l, ".user") }), "")

@@ -53,6 +53,9 @@ func (s section) reachByName(c *Service) {
 	if strings.EqualFold(c.Name, muxHelp) {
 		s.d.bad(v, "nobody can reach a service that is called help: that word asks for the list of services", "give it another name")
 	}
+	if _, speaks := longestSpoken[c.Builtin]; c.Mux == MuxPlain && c.Builtin != "" && !speaks {
+		s.d.warn(v, mistakef("write true", "%s does not say the line with + that the client waits for", c.Builtin))
+	}
 	s.onlyStreams(c, "a program that is reached by tcpmux gets a stream, and no %s")
 }
 
