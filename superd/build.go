@@ -37,6 +37,9 @@ func (b *build) warn(w ...config.Problem) { b.config.Warnings = append(b.config.
 // service compiles one service. Who it runs as is one question, who may come in
 // another and what its walls need a third, so that all answers are told.
 func (b *build) service(c *config.Service) (*service, config.Problems) {
+	if c.Builtin == config.BuiltinMux {
+		return b.leader(c)
+	}
 	id, user, problems := b.who.of(c)
 	if w, due := b.who.rootWarning(c, user); due && len(problems) == 0 {
 		b.warn(w)
@@ -66,6 +69,19 @@ func (b *build) service(c *config.Service) (*service, config.Problems) {
 	}
 	s.counts = s.conn.Plan.CountsSource()
 	s.hall = b.daemon.hallOf(s)
+	return s, nil
+}
+
+// leader compiles a service that starts no program.
+func (b *build) leader(c *config.Service) (*service, config.Problems) {
+	owners, problems := b.who.owners(c)
+	admission, wrong := admissionOf(c, b.who)
+	if problems = append(problems, wrong...); len(problems) > 0 {
+		return nil, problems
+	}
+	b.warn(admission.warnings()...)
+	s := &service{daemon: b.daemon, config: c, owners: owners, table: b.daemon.table, admission: admission, conn: b.daemon.connService(c, nil)}
+	s.hall = b.daemon.halls[plain]
 	return s, nil
 }
 

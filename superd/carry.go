@@ -88,13 +88,14 @@ type lodger struct {
 	ID      string // "" where it was not greeted
 	Peer    peer.Peer
 	Taken   int
+	Owed    bool
 	Since   time.Duration
 	Due     time.Duration
 }
 
 // The stages of lodgers, in the words of another superd.
 var stageWords = map[progress]string{
-	awaitsHeader: "header", awaitsByte: "byte", awaitsPlace: "place", awaitsProcess: "place", dismissed: "dismissed",
+	awaitsHeader: "header", awaitsByte: "byte", awaitsName: "name", awaitsPlace: "place", awaitsProcess: "place", dismissed: "dismissed",
 }
 
 // The form in which an estate is left: this header, and then gob.
@@ -324,7 +325,7 @@ func (h *hall) lodgers() (list []lodger) {
 		if !known {
 			return
 		}
-		l := lodger{Service: g.service.config.Name, FD: g.fd, Stage: word, Peer: g.visitor.Peer, Taken: g.visitor.Taken, Since: g.since, Due: due}
+		l := lodger{Service: g.service.config.Name, FD: g.fd, Stage: word, Peer: g.visitor.Peer, Taken: g.visitor.Taken, Owed: g.owed, Since: g.since, Due: due}
 		l.Peer.Extra = slices.Clone(g.visitor.Peer.Extra)
 		if g.welcome {
 			l.ID = string(g.visitor.Who().ID)

@@ -44,7 +44,7 @@ func check(path string, verbose bool) error {
 	problems.Sort()
 	if verbose {
 		for _, s := range services {
-			printService(s)
+			printService(s, services)
 		}
 	}
 	for _, w := range c.Warnings {
@@ -69,9 +69,13 @@ func (d *daemon) logProblems(c *config.Config) (list config.Problems) {
 	return list
 }
 
-func printService(s *service) {
+func printService(s *service, all []*service) {
 	fmt.Printf("%s:\n", s.config.Name)
-	for _, line := range slices.Concat(s.conn.Plan.Describe(), s.admission.describe()) {
+	program := describeMux(all)
+	if !s.leads() {
+		program = s.conn.Plan.Describe()
+	}
+	for _, line := range slices.Concat(program, s.admission.describe()) {
 		fmt.Printf("    %s\n", line)
 	}
 }

@@ -34,6 +34,7 @@ type daemon struct {
 	halls       [2]*hall       // of the sets
 	house       *admit.House
 	called      chan struct{} // the house has something to tell
+	directory   atomic.Pointer[directory]
 	operator    *operator
 	inheritance *listen.Inheritance // sockets that superd was started with, and does not use now
 	begin       time.Time           // of its clock

@@ -433,6 +433,7 @@ func everyRecord(t *testing.T) map[string][]string {
 	s.Refused(c, event.ReasonSpawn, nil) // held back, told by Close
 	c.Pid = 0                            // of no program, or of one that is over
 	s.Silent([]byte("p"))
+	s.Listed([]byte("p"))
 	s.Trying(c)
 	s.Paused(c, &event.Pause{Last: errors.New("why"), Length: time.Second, Again: true, Narrow: true})
 	s.Recovered()
@@ -894,18 +895,60 @@ func isClosed(c chan struct{}) bool {
 	}
 }
 
-// TestUnit: systemd understands the unit. The program that it names need not be
-// installed for that.
+// TestUnit: systemd understands the units. The program that they name need not
+// be installed for that.
 func TestUnit(t *testing.T) {
 	analyze := program(t, "systemd-analyze")
 	unit := strings.ReplaceAll(document(t, "etc/superd.service"), "/usr/local/sbin/superd", "/bin/true")
 	if strings.Count(unit, "/bin/true") != 2 {
 		t.Errorf("the unit does not start superd and have it reload")
 	}
-	path := writeFile(t, t.TempDir(), "superd.service", unit, 0o644)
-	out, err := exec.Command(analyze, "verify", "--man=no", path).CombinedOutput()
+	dir := t.TempDir()
+	path := writeFile(t, dir, "superd.service", unit, 0o644)
+	socket := writeFile(t, dir, "superd.socket", document(t, "etc/superd.socket"), 0o644)
+	out, err := exec.Command(analyze, "verify", "--man=no", path, socket).CombinedOutput()
 	if text := strings.TrimSpace(string(out)); err != nil || strings.Contains(text, "superd") {
 		t.Errorf("%v\n%s", err, text)
+	}
+}
+
+// TestSocketUnit: superd serves the sockets of the unit, as systemd would open
+// them, by the name that the unit says and by their addresses.
+func TestSocketUnit(t *testing.T) {
+	needIPv6(t)
+	unit := document(t, "etc/superd.socket")
+	if !strings.Contains(unit, "\nBindIPv6Only=ipv6-only\n") || !strings.Contains(unit, "listen: fd:web\n") {
+		t.Errorf("the unit is\n%s", unit)
+	}
+	dir := publicDir(t)
+	var files []*os.File
+	var addresses []string
+	port := "0"
+	for _, l := range regexp.MustCompile(`(?m)^ListenStream=(.*)$`).FindAllStringSubmatch(unit, -1) {
+		network, address := "unix", filepath.Join(dir, filepath.Base(l[1]))
+		if host, is := strings.CutSuffix(l[1], ":8080"); is {
+			network, address = map[bool]string{true: "tcp6", false: "tcp4"}[host[0] == '['], host+":"+port
+		}
+		f, at := handedSocket(t, network, address)
+		files = append(files, f)
+		if network == "unix" {
+			at = "unix:" + at
+		} else {
+			_, port, _ = net.SplitHostPort(at)
+		}
+		addresses = append(addresses, at)
+	}
+	name := regexp.MustCompile(`(?m)^FileDescriptorName=(.*)$`).FindStringSubmatch(unit)[1]
+	names := strings.TrimSuffix(strings.Repeat(name+":", len(files)), ":")
+	for _, listen := range []string{"fd:" + name, fmt.Sprintf("[%s, %q]", port, addresses[len(addresses)-1])} {
+		d := startCommand(t, handed(t, prepare(t, several("web", "listen: "+listen+", builtin: greeting")), names, files...))
+		compareLists(t, "sockets", d.addresses("web"), addresses)
+		for _, at := range []string{"127.0.0.1:" + port, "[::1]:" + port, addresses[len(addresses)-1]} {
+			if _, out, _ := finished(t, superd("connect", at)); out != "hi client" {
+				t.Errorf("by %s, %s says %q", listen, at, out)
+			}
+		}
+		d.ends()
 	}
 }
 

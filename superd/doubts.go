@@ -33,8 +33,8 @@ func (a *admission) emptyList() (list config.Problems) {
 // sockets. A file of rules may have been made for several services.
 func (a *admission) unreachable() (list config.Problems) {
 	c := a.service
-	addressed := slices.ContainsFunc(c.Listen, func(l config.Listener) bool { return l.Family != config.Unix }) || len(c.Proxy.From) > 0
-	others := slices.ContainsFunc(c.Listen, func(l config.Listener) bool { return !l.Internet() })
+	addressed := slices.ContainsFunc(c.Listen, func(l config.Listener) bool { return l.Family != config.Unix }) || len(c.Proxy.From) > 0 || c.Mux != ""
+	others := slices.ContainsFunc(c.Listen, func(l config.Listener) bool { return !l.Internet() }) || c.Mux != ""
 	for _, r := range c.Rules {
 		p := config.Problem{At: r.At, Path: r.Path}
 		switch network := r.Spec.Kind == config.NetworkSpec; {
@@ -110,7 +110,7 @@ func (a *admission) runs() bool {
 // blames tells whether a client can do anything that counts towards a ban.
 func (a *admission) blames() bool {
 	c := a.service
-	return a.runs() || a.perSource() || len(c.Rules) > 0 || c.Restricted || len(c.Proxy.From) > 0
+	return a.runs() || c.Builtin == config.BuiltinMux || a.perSource() || len(c.Rules) > 0 || c.Restricted || len(c.Proxy.From) > 0
 }
 
 // perSource tells whether any source has a limit of its own.
@@ -148,7 +148,7 @@ func (a *admission) never(r admit.Reason) string {
 		is     bool
 		why    string
 	}{
-		{admit.ReasonAddress, !c.Restricted && !deny, "there is neither allow nor deny"},
+		{admit.ReasonAddress, !c.Restricted && !deny && c.Builtin != config.BuiltinMux, "there is neither allow nor deny"},
 		{admit.ReasonHours, len(c.Hours) == 0, "there are no hours"},
 		{admit.ReasonTotalLimit, !a.rules.Refuse, waitFirst},
 		{admit.ReasonLimit, c.Max == 0, "there is no max"},
@@ -166,6 +166,7 @@ func (a *admission) never(r admit.Reason) string {
 		{admit.ReasonQueueFull, a.policy.Direct(), waitInKernel},
 		{admit.ReasonQueueTimeout, a.policy.Direct(), waitInKernel},
 		{admit.ReasonFailing, c.Failures.After == 0, "there is no failures"},
+		{admit.ReasonSpawn, c.Builtin == config.BuiltinMux, "no program is started"},
 		{admit.ReasonSpawn, !c.Keep, "with keep: false superd has the connection no more by then"},
 	} {
 		if x.reason == r && x.is {

@@ -30,6 +30,7 @@ type guest struct {
 	since   time.Duration // it has been in this stage
 	welcome bool          // it has a name, and is counted
 	tries   int           // to start its program
+	owed    bool          // it has said whom it wants, and hears whether it can go on (tcpmux)
 	program *conn.Service // that is started for it
 
 	waits    lobby.Guest
@@ -51,6 +52,7 @@ const (
 	arrived                       // not looked at yet
 	awaitsHeader                  // a proxy has to say who its client is
 	awaitsByte                    // the client has to say something
+	awaitsName                    // the client has to say whom it wants
 	awaitsPlace                   // House.Next will tell
 	gone                          // it left in the moment in which House.Next told
 	awaitsProcess                 // it has its place, and the system had no process to give
@@ -78,11 +80,14 @@ func (g *guest) receive() {
 func (g *guest) known() {
 	g.introduce()
 	g.client.Host = g
-	if g.service.config.Timeout.FirstByte > 0 {
+	switch {
+	case g.service.leads():
+		g.awaitName()
+	case g.service.config.Timeout.FirstByte > 0:
 		g.awaitByte()
-		return
+	default:
+		g.ask()
 	}
-	g.ask()
 }
 
 // clientOf is a connection's far end as admission knows it.
@@ -101,7 +106,9 @@ func (g *guest) introduce() {
 
 // ask has it decided what becomes of g.
 func (g *guest) ask() {
-	g.greet()
+	if !g.service.leads() { // else it is greeted where it goes on to
+		g.greet()
+	}
 	g.decision = g.service.gate.Ask(g.client, g.service.daemon.now())
 	g.decided()
 }
@@ -144,6 +151,11 @@ func (g *guest) greet() {
 
 // start begins with the program of g, who has a place.
 func (g *guest) start() {
+	if g.service.leads() {
+		g.dispatch()
+		return
+	}
+	g.answer()
 	g.program = &g.service.conn
 	if o := g.override(); o != nil {
 		g.program = &o.conn
@@ -254,20 +266,31 @@ var errNoSeats = errors.New("as many wait at all services together as there are 
 // descriptor goes above the window for that, or is where it was after an error.
 func (g *guest) await(s progress, events uint32, length time.Duration) error {
 	g.stage, g.since = s, g.service.daemon.now().Since
-	if engine := g.service.daemon.engine; g.fd < engine.Window() {
-		high, err := engine.Dup(g.fd)
-		if err != nil {
-			errno, _ := err.(unix.Errno)
-			return &spawn.Failure{Words: "keep a descriptor of the connection", Errno: errno}
-		}
-		unix.Close(g.fd)
-		g.fd = high
+	if err := g.stepUp(); err != nil {
+		return err
 	}
 	due := lobby.Forever
 	if length < lobby.Forever-g.since {
 		due = g.since + length
 	}
 	return g.hall.lobby.Await(&g.waits, g.fd, g, events, due)
+}
+
+// stepUp takes the descriptor above the window, or leaves it where it is after
+// an error.
+func (g *guest) stepUp() error {
+	engine := g.service.daemon.engine
+	if g.fd >= engine.Window() {
+		return nil
+	}
+	high, err := engine.Dup(g.fd)
+	if err != nil {
+		errno, _ := err.(unix.Errno)
+		return &spawn.Failure{Words: "keep a descriptor of the connection", Errno: errno}
+	}
+	unix.Close(g.fd)
+	g.fd = high
+	return nil
 }
 
 // Ready implements lobby.Host.
@@ -277,6 +300,8 @@ func (g *guest) Ready(events uint32) {
 		g.readHeader(events)
 	case awaitsByte:
 		g.readByte()
+	case awaitsName:
+		g.readName(events)
 	case awaitsPlace:
 		g.hears(events)
 	case dismissed:
@@ -292,6 +317,8 @@ func (g *guest) Late() {
 		g.refuseHeader(errNoHeader)
 	case awaitsByte:
 		g.silent()
+	case awaitsName:
+		g.unnamed(errLateName)
 	case awaitsProcess:
 		g.launchAgain()
 	case dismissed:
@@ -347,14 +374,22 @@ func (g *guest) settled(d admit.Decision) {
 // awaitByte waits until the client has sent anything, unless it would be
 // turned away whatever that is.
 func (g *guest) awaitByte() {
+	if g.screened() {
+		g.stage = awaitsByte
+		g.readByte()
+	}
+}
+
+// screened tells whether g may come in as far as that is no matter of room, or
+// else turns it away.
+func (g *guest) screened() bool {
 	var refused bool
 	if g.decision, refused = g.service.gate.Screen(g.client, g.service.daemon.now()); refused {
 		g.decided()
-		return
+		return false
 	}
 	g.tellTurn()
-	g.stage = awaitsByte
-	g.readByte()
+	return true
 }
 
 func (g *guest) readByte() {
@@ -395,11 +430,14 @@ func (g *guest) listen(length time.Duration) {
 
 // giveWay ends the wait of a silent guest, since others need the room.
 func (g *guest) giveWay() {
-	if g.stage == awaitsHeader {
+	switch g.stage {
+	case awaitsHeader:
 		g.refuseHeader(errManySilent)
-		return
+	case awaitsName:
+		g.unnamed(errCrowdName)
+	default:
+		g.silent()
 	}
-	g.silent()
 }
 
 // heard takes a guest from among the silent.
@@ -442,7 +480,7 @@ func (g *guest) refuse(r admit.Reason, cause error) {
 
 // say tells the client why it is turned away, if the service has words for it.
 func (g *guest) say(r admit.Reason) bool {
-	text := g.service.admission.texts[r]
+	text := g.words(r)
 	if len(text) > 0 {
 		unix.SendmsgN(g.fd, text, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	}
@@ -513,6 +551,22 @@ func peek(fd int, buffer []byte) (n int, err error) {
 			return n, err
 		}
 	}
+}
+
+// swallow takes what has come from the connection, and not a byte more.
+func (g *guest) swallow(length int) error {
+	for length > 0 {
+		n, _, err := unix.Recvfrom(g.fd, g.hall.buffer[:length], unix.MSG_DONTWAIT)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		g.visitor.Taken += n
+		length -= n
+	}
+	return nil
 }
 
 // why is a decision as the cause in a record, put into words only where it is

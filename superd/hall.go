@@ -115,7 +115,7 @@ func (h *hall) guest(s *service) *guest {
 		g = &guest{hall: h}
 		g.visitor.Host = g
 	}
-	g.next, g.service, g.stage, g.welcome = nil, s, arrived, false
+	g.next, g.service, g.stage, g.welcome, g.owed = nil, s, arrived, false, false
 	g.visitor.Taken = 0
 	s.guests.Add(1)
 	return g

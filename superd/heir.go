@@ -312,7 +312,7 @@ func (d *daemon) takeGuests() {
 // comeBack has a guest of another superd wait for what it waited for.
 func (h *hall) comeBack(l *lodger, s *service) {
 	g := h.guest(s)
-	g.fd, g.visitor.Peer, g.visitor.Taken = l.FD, l.Peer, l.Taken
+	g.fd, g.visitor.Peer, g.visitor.Taken, g.owed = l.FD, l.Peer, l.Taken, l.Owed
 	g.extra = l.Peer.Extra
 	if l.ID != "" {
 		g.welcome = true
@@ -325,6 +325,8 @@ func (h *hall) comeBack(l *lodger, s *service) {
 		g.silentAgain(awaitsHeader, l.Due)
 	case stageWords[awaitsByte]:
 		g.silentAgain(awaitsByte, l.Due)
+	case stageWords[awaitsName]:
+		g.silentAgain(awaitsName, l.Due)
 	case stageWords[awaitsPlace]:
 		g.askAgain(l.Since)
 	default:
@@ -335,7 +337,7 @@ func (h *hall) comeBack(l *lodger, s *service) {
 
 // silentAgain has a guest go on being silent, for the rest of its time.
 func (g *guest) silentAgain(s progress, due time.Duration) {
-	if g.service.retired.Load() {
+	if g.service.retired.Load() || s == awaitsName && !g.service.leads() {
 		g.refuse(admit.ReasonDraining, errNoService)
 		return
 	}
@@ -359,7 +361,9 @@ func (g *guest) awaitUntil(s progress, events uint32, due time.Duration) {
 
 // askAgain has a guest wait for a place that has waited since.
 func (g *guest) askAgain(since time.Duration) {
-	g.greet()
+	if !g.service.leads() {
+		g.greet()
+	}
 	g.decision = g.service.gate.Ask(g.client, g.service.daemon.now())
 	g.decision.Waiter.Since(since)
 	waits := g.decision.Verdict == admit.Waits

@@ -23,6 +23,7 @@ var floors = map[string][]string{
 	"superd/superd/internal/event":        {},
 	"superd/superd/internal/peer":         {},
 	"superd/superd/internal/proxy":        {},
+	"superd/superd/internal/tcpmux":       {},
 	"superd/superd/internal/spawn/origin": {}, // of spawn alone; imports nothing at all
 
 	"superd/superd/internal/listen": {"superd/superd/internal/config", "superd/superd/internal/peer"},
@@ -40,6 +41,7 @@ var floors = map[string][]string{
 		"superd/superd/internal/config", "superd/superd/internal/control", "superd/superd/internal/event",
 		"superd/superd/internal/listen", "superd/superd/internal/admit", "superd/superd/internal/spawn",
 		"superd/superd/internal/conn", "superd/superd/internal/peer", "superd/superd/internal/lobby", "superd/superd/internal/proxy",
+		"superd/superd/internal/tcpmux",
 	},
 	"superd/superd/bench": {"superd/services"}, // a client, and no part of the daemon
 }

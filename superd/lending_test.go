@@ -55,6 +55,19 @@ func TestWaitStdin(t *testing.T) {
 	}
 }
 
+// A program finds its socket blocking, whatever the one before it has made of it.
+func TestWaitStdinBlocks(t *testing.T) {
+	t.Parallel()
+	d := start(t, several("inetd", `listen: "127.0.0.1:0", wait: stdin, run: `+yamlList(installed(t, "perl"), "-e",
+		`use Fcntl; open S, "+<&=0"; $f = fcntl S, F_GETFL, 0; accept C, S; syswrite C, $f & O_NONBLOCK ? "it does not" : "it blocks"; fcntl S, F_SETFL, $f | O_NONBLOCK`)))
+	for i := range 3 {
+		if got := d.line("inetd"); got != "it blocks" {
+			t.Errorf("program %d says %q", i, got)
+		}
+	}
+	d.exited("inetd", 3)
+}
+
 // Each socket has a program of its own; while one of them has its socket, the
 // other one is waited for.
 func TestWaitStdinWithTwoSockets(t *testing.T) {

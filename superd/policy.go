@@ -43,7 +43,7 @@ func admissionOf(c *config.Service, who *identities) (*admission, config.Problem
 		SourcePrefix:  admit.Prefixes(c.SourcePrefix),
 		Refuse:        c.OnLimit == "refuse",
 		Queue:         admit.Queue{Length: c.Queue.Length, Timeout: bounded(c.Queue.Timeout)},
-		Parks:         c.Queue.Named || len(c.Proxy.From) > 0 || c.Timeout.FirstByte > 0, // who has not shown anything takes no place
+		Parks:         c.Queue.Named || len(c.Proxy.From) > 0 || c.Timeout.FirstByte > 0 || c.Builtin == config.BuiltinMux, // who has not shown anything takes no place
 		Ban:           admit.Penalty{After: c.Ban.After, Within: bounded(c.Ban.Within), For: bounded(c.Ban.For)},
 		Failures:      admit.Failures{After: c.Failures.After, Within: bounded(c.Failures.Within), Pause: bounded(c.Failures.Pause)},
 		Trusted:       c.Proxy.From,

@@ -67,11 +67,10 @@ func (g *guest) spokenFor(h *proxy.Header, length int) {
 	if !h.Local {
 		p.Via, p.Remote, p.Local = p.Remote, h.Source, h.Destination
 	}
-	if _, _, err := unix.Recvfrom(g.fd, g.hall.buffer[:length], unix.MSG_DONTWAIT); err != nil {
+	if err := g.swallow(length); err != nil {
 		g.refuseHeader(err)
 		return
 	}
-	g.visitor.Taken = length
 	g.known()
 }
 

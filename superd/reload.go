@@ -127,9 +127,14 @@ func (g *generation) keep(s *service, open map[string][]*site, kept map[*site]bo
 			missing = append(missing, *l)
 			continue
 		}
+		var misfits config.Problems
 		for _, old := range list {
 			kept[old] = true
+			misfits = append(misfits, old.socket.Misfit(l, s)...)
 			g.sites = append(g.sites, &site{old.socket, l, s, old.service})
+		}
+		if problems = append(problems, misfits...); len(misfits) > 0 {
+			continue
 		}
 		if key := list[0].listener.Rigid(l); key != "" {
 			problems = append(problems, l.Problem(key, key+" of "+l.Spec+" cannot be changed while superd listens there",
@@ -212,6 +217,7 @@ func (d *daemon) adopt(g *generation) {
 	d.generation++
 	d.date(before)
 	d.mu.Unlock()
+	d.directory.Store(newDirectory(g.services))
 	for _, s := range before {
 		if find(g.services, s.config.Name) == nil {
 			s.gate.Close()

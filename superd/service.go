@@ -286,7 +286,7 @@ func specOf(c *config.Service, image *spawn.Image, id, who *spawn.Identity) spaw
 	if c.Argv0 != "" {
 		s.Argv[0] = c.Argv0
 	}
-	if len(c.Proxy.From) > 0 {
+	if len(c.Proxy.From) > 0 || c.Mux != "" { // the header may have come before the name
 		s.Further, s.Room = proxy.Names(), proxy.MostVariables
 	}
 	return s

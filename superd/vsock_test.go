@@ -41,6 +41,11 @@ func TestVSockListens(t *testing.T) {
 	if got := d.addresses("other"); len(got) != 1 {
 		t.Errorf("after a reload the other listens on %q", got)
 	}
+	for _, r := range d.recordsOf("") {
+		if strings.HasPrefix(r.text("message"), "cannot change") {
+			t.Errorf("the reload says %v", r)
+		}
+	}
 	code, _, complaints := finished(t, prepare(t, several("taken", "listen: '"+address+"', builtin: echo")))
 	if want := ": cannot listen on " + address + ": address already in use (EADDRINUSE) (another process listens there)\n"; code != 1 || !strings.HasSuffix(complaints, want) {
 		t.Errorf("another superd says %d %s, not %s", code, complaints, want)

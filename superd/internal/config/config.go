@@ -48,7 +48,7 @@ type Service struct {
 	Description string
 	Enabled     bool
 
-	// what to listen on
+	// what to listen on; nothing where clients come by the name alone
 	Listen []Listener
 
 	// what to run: either Run or Builtin
@@ -57,6 +57,7 @@ type Service struct {
 	Text    string // of greeting and qotd; "" for their own
 	Argv0   string // "" for Run[0]
 	Wait    string // stdin, listen-fds: the program gets the listening sockets themselves; "" for connections
+	Mux     string // clients of BuiltinMux reach it by its name: MuxAnswered, MuxPlain; "" for not
 
 	Stderr   string        // log, client, null
 	LogLevel string        // debug, info, warn, error; "" for the log's own

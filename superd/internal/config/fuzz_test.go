@@ -41,7 +41,7 @@ func FuzzParse(f *testing.F) {
 // checkComplete looks for what a Config without an error always has.
 func checkComplete(t *testing.T, c *Config) {
 	for _, s := range c.Services {
-		if len(s.Listen) == 0 || (len(s.Run) == 0) == (s.Builtin == "") || s.Timeout.Stop <= 0 {
+		if len(s.Listen) == 0 && s.Mux == "" || (len(s.Run) == 0) == (s.Builtin == "") || s.Timeout.Stop <= 0 {
 			t.Errorf("incomplete: %+v", s)
 		}
 		checkWalls(t, s)

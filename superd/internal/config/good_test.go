@@ -34,6 +34,9 @@ var goodFiles = map[string]func(*testing.T, *Config){
 	"vsock.yaml":           checkVSock,
 	"wait.yaml":            checkWait,
 	"udp.yaml":             checkUDP,
+	"tcpmux.yaml":          checkTCPMux,
+	"tcpmux-alone.yaml":    warnsOf("tcpmux-alone.yaml:2:30: services.mux.builtin: leads to nothing: no service has tcpmux: true"),
+	"tcpmux-without.yaml":  warnsOf("tcpmux-without.yaml:2:20: services.named.tcpmux: has no effect: no service has builtin: tcpmux"),
 }
 
 func TestGoodFiles(t *testing.T) {
@@ -504,4 +507,33 @@ func checkVSock(t *testing.T, c *Config) {
 	equal(t, bare(c.Services[0]).Listen, want)
 	equal(t, []string{want[0].Place(), want[1].Place()}, []string{"vsock:1234", "vsock:3:1235"})
 	equal(t, []bool{want[0].KernelsChoice(), want[3].KernelsChoice()}, []bool{false, true})
+}
+
+// checkTCPMux: who comes by a name has the limits of what the name stands for.
+func checkTCPMux(t *testing.T, c *Config) {
+	mux, both := c.Services[0], c.Services[2]
+	for i, want := range []string{"", MuxAnswered, MuxPlain, MuxAnswered, MuxAnswered, ""} {
+		equal(t, c.Services[i].Mux, want)
+	}
+	equal(t, []int{mux.Max, mux.RatePerSource.Count, both.Max, c.Services[1].Max}, []int{0, 1, 0, 3})
+	equal(t, []int{len(mux.Listen), len(both.Listen), len(c.Services[1].Listen)}, []int{3, 2, 0})
+	equal(t, mux.Failures, Failures{})
+	var keys []string
+	for _, w := range c.Warnings {
+		if w.Path == "services.both.tcpmux" {
+			equal(t, w.What, "echo does not say the line with + that the client waits for")
+			continue
+		}
+		if w.What != "has no effect with builtin: tcpmux, which starts no program" {
+			t.Errorf("it warns: %v", w)
+		}
+		keys = append(keys, strings.TrimPrefix(w.Path, "services.mux."))
+	}
+	slices.Sort(keys)
+	equal(t, strings.Join(keys, " "), "failures max sandbox timeout.session user")
+}
+
+// warnsOf wants these warnings.
+func warnsOf(lines ...string) func(*testing.T, *Config) {
+	return func(t *testing.T, c *Config) { equal(t, Problems(c.Warnings).Error(), strings.Join(lines, "\n")) }
 }

@@ -49,6 +49,7 @@ func (s section) services() []*Service {
 		s.d.bad(v, "no service is named", "")
 	}
 	s.d.clashes(services)
+	s.d.namesClash(services)
 	return services
 }
 
@@ -74,6 +75,7 @@ func (s section) service(name string) *Service {
 		Enabled:     s.boolean("enabled"),
 		Listen:      s.listen(),
 		Wait:        s.wait(),
+		Mux:         s.tcpmux(),
 		Run:         s.run(),
 		Builtin:     s.word("builtin"),
 		Text:        s.spokenText(),
@@ -128,6 +130,12 @@ func (s section) service(name string) *Service {
 		s.handOver(c)
 	}
 	s.checkIdle(c)
+	if c.Mux != "" {
+		s.reachByName(c)
+	}
+	if c.Builtin == BuiltinMux {
+		s.lead(c)
+	}
 	return c
 }
 
@@ -147,7 +155,7 @@ func (s section) crossCheck() {
 	if s.self.node.Kind != yaml.MappingNode {
 		return
 	}
-	if !s.written("listen") {
+	if !s.written("listen") && !s.named() {
 		s.d.bad(s.self, "listens on nothing", "add listen: PORT")
 	}
 	switch run, builtin := s.written("run"), s.written("builtin"); {

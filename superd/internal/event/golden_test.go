@@ -41,6 +41,7 @@ func everything(l *Log, now *clock) {
 	s.Refused(c, ReasonLimit, nil)
 	s.Refused(c, ReasonSpawn, errors.New("cannot execute /x: ENOENT"))
 	s.Silent(c.Peer)
+	s.Listed(c.Peer)
 	s.Paused(c, &Pause{Last: errors.New("cannot execute /x: ENOENT"), Length: 90 * time.Second})
 	s.Trying(c)
 	s.Paused(c, &Pause{Last: errors.New("the program exited with status 1"), Length: 1500 * time.Millisecond, Again: true, Narrow: true})

@@ -125,6 +125,14 @@ func (s *Service) Silent(peer []byte) {
 	}
 }
 
+// Listed records a client that was told which services can be reached by name, and nothing else. It is no
+// connection that was accepted, as far as the counters go.
+func (s *Service) Listed(peer []byte) {
+	if s.lets(zerolog.DebugLevel) {
+		s.about(s.logger.Debug(), &Conn{Peer: peer}).Msg("listed")
+	}
+}
+
 // A Pause is a time in which connections are refused since the service's program keeps failing.
 type Pause struct {
 	Last   error         // the failure that brought it, in words

@@ -20,6 +20,8 @@ type Carried struct {
 	Dev, Ino uint64 // of the file
 	Lent     bool   // a program has it
 	Handed   *Handed
+
+	Datagrams bool // what comes to it, whatever the listener knows of that
 }
 
 // Handed is what a socket was called that superd was started with.
@@ -31,7 +33,7 @@ type Handed struct {
 
 // Carry tells all about a socket, which stays its set's.
 func (k *Socket) Carry() Carried {
-	c := Carried{FD: k.fd, Listener: *k.listener, Self: k.self, File: k.file.path, Dev: k.file.dev, Ino: k.file.ino, Lent: k.Lent()}
+	c := Carried{FD: k.fd, Listener: *k.listener, Self: k.self, File: k.file.path, Dev: k.file.dev, Ino: k.file.ino, Lent: k.Lent(), Datagrams: k.Datagrams()}
 	if h := k.heirloom; h != nil {
 		c.Handed = &Handed{Number: h.number, Name: h.name}
 	}
@@ -71,7 +73,7 @@ func Revive(c *Carried, in *Inheritance) (*Socket, error) {
 	if err := c.sound(); err != nil {
 		return nil, err
 	}
-	k := &Socket{fd: c.FD, listener: &c.Listener, self: c.Self, any: c.Listener.Addr.Addr().IsUnspecified()}
+	k := &Socket{fd: c.FD, listener: &c.Listener, self: c.Self, any: everywhere(&c.Self)}
 	if c.File != "" {
 		k.file = file{c.File, c.Dev, c.Ino}
 	}
@@ -85,7 +87,7 @@ func Revive(c *Carried, in *Inheritance) (*Socket, error) {
 // sound tells whether the descriptor is what it is said to be.
 func (c *Carried) sound() error {
 	name, option, want := "SO_ACCEPTCONN", unix.SO_ACCEPTCONN, 1
-	if c.Listener.Datagrams() {
+	if c.Datagrams || c.Listener.Datagrams() {
 		name, option, want = "SO_TYPE", unix.SO_TYPE, unix.SOCK_DGRAM
 	}
 	is, err := unix.GetsockoptInt(c.FD, unix.SOL_SOCKET, option)

@@ -18,7 +18,9 @@ func portOf(l *config.Listener, port string) string {
 }
 
 // Datagrams tells whether what comes to k is datagrams.
-func (k *Socket) Datagrams() bool { return k.listener.Datagrams() }
+func (k *Socket) Datagrams() bool {
+	return k.listener.Datagrams() || k.heirloom != nil && k.heirloom.datagrams()
+}
 
 // Sender says in p who has sent the first datagram that waits at k, and leaves
 // it there. It returns false where there is none after all.

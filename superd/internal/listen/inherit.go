@@ -110,9 +110,7 @@ func (h *heirloom) examine() {
 	h.family, _ = unix.GetsockoptInt(h.fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	h.trouble = ""
 	switch {
-	case h.kind == unix.SOCK_DGRAM:
-		h.trouble = "is a socket for datagrams"
-	case listening == 0:
+	case listening == 0 && !h.datagrams():
 		h.trouble = "is a socket that does not listen"
 	case !h.readName():
 		h.trouble = "is a socket of a kind that superd does not serve"
@@ -131,10 +129,11 @@ func (h *heirloom) readName() bool {
 	switch h.family {
 	case unix.AF_INET, unix.AF_INET6:
 		protocol, err := unix.GetsockoptInt(h.fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
-		if err != nil || protocol != unix.IPPROTO_TCP && protocol != unix.IPPROTO_MPTCP {
+		kind, served := protocols[protocol]
+		if err != nil || !served {
 			return false
 		}
-		h.self = peer.Peer{Kind: peer.Internet, Local: addressOf(&own), MPTCP: protocol == unix.IPPROTO_MPTCP}
+		h.self = peer.Peer{Kind: kind, Local: addressOf(&own), MPTCP: protocol == unix.IPPROTO_MPTCP}
 		if h.family == unix.AF_INET6 {
 			only, err := unix.GetsockoptInt(h.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 			h.dual = err == nil && only == 0
@@ -148,6 +147,12 @@ func (h *heirloom) readName() bool {
 	}
 	return true
 }
+
+// protocols are those of the internet that superd serves.
+var protocols = map[int]peer.Kind{unix.IPPROTO_TCP: peer.Internet, unix.IPPROTO_MPTCP: peer.Internet, unix.IPPROTO_UDP: peer.UDP}
+
+// datagrams tells that nobody connects to h.
+func (h *heirloom) datagrams() bool { return h.kind == unix.SOCK_DGRAM }
 
 func (h *heirloom) String() string {
 	return fmt.Sprintf("descriptor %d (%s)", h.number, h.name)
@@ -242,8 +247,11 @@ func (h *heirloom) isFor(l *config.Listener, addr netip.AddrPort) bool {
 	case config.Unix:
 		return h.self.Kind == peer.Unix && (h.self.Path == l.Name || l.Name[0] == '/' && filepath.Clean(h.self.Path) == filepath.Clean(l.Name))
 	}
-	own := h.self.Local
-	return h.self.Kind == peer.Internet && own.Port() == addr.Port() && (own.Addr() == numbered(addr.Addr()) || h.covers(addr))
+	kind, own := peer.Internet, h.self.Local
+	if l.Family == config.UDP {
+		kind = peer.UDP
+	}
+	return h.self.Kind == kind && own.Port() == addr.Port() && (own.Addr() == numbered(addr.Addr()) || h.covers(addr))
 }
 
 // covers tells whether h takes the connections of an IPv4 address as well.
@@ -262,12 +270,11 @@ func numbered(addr netip.Addr) netip.Addr {
 // takeHeirloom makes a Socket of an inherited one, with the options of the
 // file. One that does not fit stays where it is.
 func (s *Set) takeHeirloom(h *heirloom, l *config.Listener, door Door) (*Socket, error) {
-	if err := h.check(l); err != nil {
+	k := &Socket{fd: h.fd, door: door, listener: l, self: h.self, any: everywhere(&h.self), heirloom: h}
+	if err := k.fits(l, door); err != nil {
 		return nil, err
 	}
 	h.take()
-	k := &Socket{fd: h.fd, door: door, listener: l, self: h.self, heirloom: h}
-	k.any = h.self.Kind == peer.Internet && h.self.Local.Addr().IsUnspecified()
 	if err := k.ready(l); err != nil {
 		k.close()
 		return nil, err
@@ -275,18 +282,55 @@ func (s *Set) takeHeirloom(h *heirloom, l *config.Listener, door Door) (*Socket,
 	return k, nil
 }
 
+// everywhere tells that a socket has the connections to all addresses of the
+// machine, each of which has its own local one.
+func everywhere(self *peer.Peer) bool {
+	return self.Kind == peer.Internet && self.Local.Addr().IsUnspecified()
+}
+
 // ready makes an inherited socket one that can be served. It is non-blocking
 // then for whoever else has it too: a client that goes away between epoll and
 // accept must not keep the accepting thread.
 func (k *Socket) ready(l *config.Listener) error {
 	err := os.NewSyscallError("fcntl", unix.SetNonblock(k.fd, true))
-	if err == nil && k.self.Kind == peer.Internet {
+	if err == nil && k.configurable(l) {
 		err = configure(k.fd, l, nil)
 	}
 	if err == nil && l.Backlog > 0 {
 		err = listenOn(k.fd, l)
 	}
 	return err
+}
+
+// configurable tells that l has options for k: not where it calls a socket of UDP
+// by its name alone.
+func (k *Socket) configurable(l *config.Listener) bool {
+	return k.self.Kind == peer.Internet || k.self.Kind == peer.UDP && l.Family == config.UDP
+}
+
+// Misfit tells in what k, where superd was started with it, is other than a
+// listener has it that wants it for door.
+func (k *Socket) Misfit(l *config.Listener, door Door) (problems config.Problems) {
+	if k.heirloom == nil {
+		return nil
+	}
+	if err := k.fits(l, door); err != nil {
+		var s *Set
+		problems = append(problems, s.problem(l, k.self.Local, err))
+	}
+	return problems
+}
+
+// fits tells what keeps an inherited socket from being served as the file has it.
+func (k *Socket) fits(l *config.Listener, door Door) error {
+	if err := k.heirloom.check(l); err != nil {
+		return err
+	}
+	if k.Datagrams() && door.Porter(k) == nil {
+		return &hindrance{what: "the inherited " + k.heirloom.String() + " is a socket for datagrams, at which nobody is accepted",
+			hint: "write wait: stdin for a program that receives them itself"}
+	}
+	return nil
 }
 
 // check tells in what an inherited socket is other than the file has it.
@@ -304,9 +348,11 @@ func (h *heirloom) check(l *config.Listener) error {
 		return &hindrance{key: "type", what: "the inherited " + h.String() + " is not of the type " + l.Type}
 	case l.Family == config.TCP && l.MPTCP && !h.self.MPTCP:
 		return &hindrance{key: "mptcp", what: "mptcp: the inherited " + h.String() + " does not speak it", hint: "write SocketProtocol=mptcp in the socket unit"}
-	case l.Family == config.TCP && (l.Device != "" || l.FreeBind || l.Transparent):
+	case h.datagrams() && l.Written("backlog"):
+		return &hindrance{key: "backlog", what: "the inherited " + h.String() + " is a socket for datagrams, which has no queue of connections", hint: "leave it out"}
+	case l.Internet() && (l.Device != "" || l.FreeBind || l.Transparent):
 		return bornWith(l)
-	case l.Family == config.TCP && h.dual != l.Dual:
+	case l.Internet() && h.dual != l.Dual:
 		return h.otherFamilies(l)
 	case l.Family == config.Inherited && h.self.Kind != peer.Internet:
 		return withoutTCP(l)
@@ -329,7 +375,7 @@ func bornWith(l *config.Listener) error {
 func (h *heirloom) otherFamilies(l *config.Listener) error {
 	if h.dual {
 		return &hindrance{key: "v6only", what: "the inherited " + h.String() + " serves IPv4 too",
-			hint: "write {address: " + strconv.Itoa(int(l.Addr.Port())) + ", v6only: false}, or BindIPv6Only=ipv6-only in the socket unit"}
+			hint: "write {address: " + portOf(l, strconv.Itoa(int(l.Addr.Port()))) + ", v6only: false}, or BindIPv6Only=ipv6-only in the socket unit"}
 	}
 	return &hindrance{key: "v6only", what: "the inherited " + h.String() + " does not serve IPv4"}
 }

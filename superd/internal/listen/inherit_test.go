@@ -194,7 +194,8 @@ func TestWhatCannotBeInherited(t *testing.T) {
 	}{
 		{named("none"), "cannot listen on fd:none: no socket of that name was handed over to superd", "there are: null, records, silent, stream, udp"},
 		{named("null"), "cannot listen on fd:null: the inherited descriptor 200 (null) is no socket", ""},
-		{named("udp"), "cannot listen on fd:udp: the inherited descriptor 201 (udp) is a socket for datagrams", ""},
+		{named("udp"), "cannot listen on fd:udp: the inherited descriptor 201 (udp) is a socket for datagrams, at which nobody is accepted",
+			"write wait: stdin for a program that receives them itself"},
 		{named("silent"), "cannot listen on fd:silent: the inherited descriptor 202 (silent) is a socket that does not listen", ""},
 		{local(dir + "/records"), "cannot listen on unix:" + dir + "/records: the inherited descriptor 203 (records) is not of the type stream", ""},
 	} {
@@ -222,7 +223,7 @@ func TestWhatCannotBeInherited(t *testing.T) {
 	if len(in.rest) != 5 {
 		t.Errorf("%d of 5 are left", len(in.rest))
 	}
-	want := []string{"descriptor 200 (null), which is no socket", "descriptor 201 (udp), which is a socket for datagrams",
+	want := []string{"descriptor 200 (null), which is no socket", "descriptor 201 (udp), for udp:" + datagrams.LocalAddr().String(),
 		"descriptor 202 (silent), which is a socket that does not listen", "descriptor 203 (records), for unix:" + dir + "/records",
 		"descriptor 204 (stream), for unix:" + dir + "/stream"}
 	if got := in.CloseRest(); !slices.Equal(got, want) {

@@ -74,6 +74,45 @@ func TestOptionsReachConnections(t *testing.T) {
 	}
 }
 
+// Those of datagrams are the socket's, which is the program's.
+func TestOptionsOfDatagrams(t *testing.T) {
+	needRoot(t)
+	needIPv6(t)
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		s := newSet(t)
+		defer s.Abandon()
+		list := at(address)
+		l := &list[0]
+		l.Family, l.Device, l.FreeBind, l.Transparent = config.UDP, "lo", true, true
+		l.RcvBuf, l.SndBuf, l.Mark, l.TOS = 64<<10, 96<<10, 4711, 184
+		k := open(t, s, list, newRoom(0))[0]
+		if reuse := option(t, k.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR); reuse != 0 {
+			t.Errorf("others can take the port at %s, and the datagrams with it", address)
+		}
+		six := k.Local().Addr().Is6()
+		level, tos, freebind, transparent := unix.IPPROTO_IP, unix.IP_TOS, unix.IP_FREEBIND, unix.IP_TRANSPARENT
+		if six {
+			level, tos, freebind, transparent = unix.IPPROTO_IPV6, unix.IPV6_TCLASS, unix.IPV6_FREEBIND, unix.IPV6_TRANSPARENT
+		}
+		for what, o := range map[string]struct{ level, name, want int }{
+			"rcvbuf": {unix.SOL_SOCKET, unix.SO_RCVBUF, 128 << 10}, "sndbuf": {unix.SOL_SOCKET, unix.SO_SNDBUF, 192 << 10}, "mark": {unix.SOL_SOCKET, unix.SO_MARK, 4711},
+			"tos": {level, tos, 184}, "freebind": {level, freebind, 1}, "transparent": {level, transparent, 1},
+		} {
+			if got := option(t, k.fd, o.level, o.name); got != o.want {
+				t.Errorf("%s at %s is %d, not %d", what, address, got, o.want)
+			}
+		}
+		if device, err := unix.GetsockoptString(k.fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE); device != "lo" || err != nil {
+			t.Errorf("the socket at %s is of %q, %v", address, device, err)
+		}
+		next := *l
+		next.Mark, next.TOS = 7, 16
+		if err := k.Reconfigure(&next, Owners{}); err != nil || option(t, k.fd, unix.SOL_SOCKET, unix.SO_MARK) != 7 || option(t, k.fd, level, tos) != 16 {
+			t.Errorf("they cannot be changed: %v", err)
+		}
+	}
+}
+
 // A socket for both families marks the packets of both.
 func TestTypeOfServiceOfBothFamilies(t *testing.T) {
 	needIPv6(t)

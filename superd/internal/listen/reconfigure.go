@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	"superd/superd/internal/config"
-	"superd/superd/internal/peer"
 )
 
 // Reconfigure gives an open socket the options that l has, as far as they can
@@ -15,7 +14,7 @@ func (k *Socket) Reconfigure(l *config.Listener, owners Owners) error {
 	if k.heirloom == nil || l.Backlog > 0 {
 		err = listenOn(k.fd, l)
 	}
-	if k.self.Kind != peer.Unix {
+	if k.configurable(l) {
 		err = errors.Join(err, configure(k.fd, l, k.listener))
 	}
 	if k.file.path != "" {
