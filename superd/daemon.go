@@ -53,6 +53,8 @@ type daemon struct {
 	room       int        // connections that may live at a time; guarded by mu
 	stale      bool       // the file that was read last is not in force; guarded by mu
 
+	loops atomic.Pointer[loops] // whom nobody answers; of the present generation
+
 	calm      sync.Mutex  // held while nobody may be told that it comes in
 	upgrading atomic.Bool // somebody has asked for it
 
@@ -380,6 +382,7 @@ func (d *daemon) lookAround(quit <-chan struct{}) {
 		select {
 		case <-ticker.C:
 			d.refreshRules()
+			d.refreshLoops()
 		case <-quit:
 			return
 		}

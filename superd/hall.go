@@ -32,6 +32,9 @@ type hall struct {
 	buffer   [proxy.MostBytes]byte // what a guest has sent, while it is looked at
 	left     []chan struct{}       // closed once nobody is leaving
 
+	mail     *listen.Mailbox                               // the datagram that has come last; nil before there is a socket for any
+	sessions map[*listen.Socket]map[listen.Sender]*session // of datagrams, by who sends them
+
 	mu    sync.Mutex
 	spare *guest // guarded by mu
 }
@@ -43,6 +46,13 @@ func newHall(d *daemon, set *listen.Set) (*hall, error) {
 		return nil, err
 	}
 	return &hall{daemon: d, set: set, lobby: l, most: mostInHall(), crowd: map[netip.Prefix]int{}}, set.Watch(l.FD(), l.Greet)
+}
+
+// readMail makes the memory that datagrams are read into.
+func (h *hall) readMail() {
+	if h.mail == nil {
+		h.mail, h.sessions = &listen.Mailbox{}, map[*listen.Socket]map[listen.Sender]*session{}
+	}
 }
 
 // How many guests can wait in one hall to be heard, how many for a place, and
@@ -116,7 +126,7 @@ func (h *hall) guest(s *service) *guest {
 		g.visitor.Host = g
 	}
 	g.next, g.service, g.stage, g.welcome, g.owed = nil, s, arrived, false, false
-	g.visitor.Taken = 0
+	g.visitor.Taken, g.visitor.Relay, g.session = 0, nil, nil
 	s.guests.Add(1)
 	return g
 }

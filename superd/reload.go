@@ -207,6 +207,7 @@ func (d *daemon) adopt(g *generation) {
 	g.settings.applyLog()
 	d.openGates(g, before)
 	d.operator.beginAnew()
+	d.loops.Store(findLoops(g.sites))
 	d.move(g)
 	g.settings.apply()
 	room := d.roomFor(g.config)

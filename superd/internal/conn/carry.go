@@ -62,7 +62,7 @@ func (c *Connection) Over() bool { return c.State == carriedStates[draining] }
 // carriedStates are the states in the words of another superd.
 var carriedStates = [...]string{
 	running: "running", stopping: "stopping", killed: "killed", unreaped: "unreaped",
-	leftovers: "leftovers", untold: "untold", draining: "draining",
+	leftovers: "leftovers", untold: "untold", settling: "settling", draining: "draining",
 }
 
 // Pause has Watch do nothing, once it has done what was ordered before, until
