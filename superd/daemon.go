@@ -48,6 +48,7 @@ type daemon struct {
 	mu         sync.Mutex
 	services   []*service // of the present generation; guarded by mu
 	sites      []*site    // where superd listens; guarded by mu
+	fading     []*site    // sockets that are open for those who have a program, and for nobody else; guarded by mu
 	generation int        // how many files have been taken up; guarded by mu
 	loaded     time.Time  // when the last one was; guarded by mu
 	room       int        // connections that may live at a time; guarded by mu

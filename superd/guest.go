@@ -100,7 +100,7 @@ func clientOf(p *peer.Peer) admit.Client {
 // there are rules about groups.
 func (g *guest) introduce() {
 	g.client = clientOf(&g.visitor.Peer)
-	if g.client.Unix && g.service.admission.groups {
+	if g.client.Unix && g.service.admission.groups && !g.visitor.Peer.Datagrams {
 		g.client.Groups, _ = listen.Groups(g.fd) // of a connection that is accepted they are known
 	}
 }

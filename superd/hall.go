@@ -32,8 +32,9 @@ type hall struct {
 	buffer   [proxy.MostBytes]byte // what a guest has sent, while it is looked at
 	left     []chan struct{}       // closed once nobody is leaving
 
-	mail     *listen.Mailbox                               // the datagram that has come last; nil before there is a socket for any
-	sessions map[*listen.Socket]map[listen.Sender]*session // of datagrams, by who sends them
+	mail   *listen.Mailbox // the datagram that has come last; nil before there is a socket for any
+	wards  map[*listen.Socket]*ward
+	fading map[*listen.Socket]bool // that are open only for the sessions that they have
 
 	mu    sync.Mutex
 	spare *guest // guarded by mu
@@ -51,7 +52,7 @@ func newHall(d *daemon, set *listen.Set) (*hall, error) {
 // readMail makes the memory that datagrams are read into.
 func (h *hall) readMail() {
 	if h.mail == nil {
-		h.mail, h.sessions = &listen.Mailbox{}, map[*listen.Socket]map[listen.Sender]*session{}
+		h.mail, h.wards, h.fading = &listen.Mailbox{}, map[*listen.Socket]*ward{}, map[*listen.Socket]bool{}
 	}
 }
 

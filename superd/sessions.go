@@ -25,7 +25,8 @@ type session struct {
 	socket *listen.Socket // that the peer has sent to, and is answered from
 	sender listen.Sender
 	back   listen.Return
-	end    int // above the window
+	idle   time.Duration // after which the program's input ends; 0 is never
+	end    int           // above the window
 	waits  lobby.Guest
 
 	running     bool // the program has been started
@@ -44,6 +45,12 @@ type session struct {
 // programs.
 type relay struct{ *service }
 
+// A ward is all sessions of one socket.
+type ward struct {
+	peers map[listen.Sender]*session // whose programs take datagrams
+	all   int                        // those too that are only answered
+}
+
 // How many datagrams of one socket, and of one program, are moved before others
 // have their turn.
 const (
@@ -53,16 +60,42 @@ const (
 
 // Readable implements listen.Porter.
 func (r *relay) Readable(k *listen.Socket) {
-	m := r.hall.mail
 	for range lettersAtOnce {
-		if k.Receive(m) != nil {
+		if !r.read(k) {
 			return
 		}
-		s := r.hall.sessions[k][m.From]
-		if s == nil || !s.take(m) {
-			r.newcomer(k, m)
-		}
 	}
+}
+
+// read passes on the first datagram that waits at k; false where there is none.
+func (r *relay) read(k *listen.Socket) bool {
+	m := r.hall.mail
+	if k.Receive(m) != nil {
+		return false
+	}
+	if s := r.hall.sessionOf(k, m); s == nil || !s.take(m) {
+		r.newcomer(k, m)
+	}
+	return true
+}
+
+// longestBacklog is more than a socket can hold of what somebody has sent before
+// its end; what comes meanwhile does not make it go on for ever.
+const longestBacklog = 1 << 16
+
+// Keeps implements listen.Keeper.
+func (r *relay) Keeps(k *listen.Socket) bool {
+	h := r.hall
+	for n := 0; r.daemon.serving && n < longestBacklog && !h.fading[k] && r.read(k); n++ {
+	}
+	if h.wards[k] == nil {
+		return false
+	}
+	if !h.fading[k] {
+		h.fading[k] = true
+		r.daemon.fade(&site{socket: k, listener: k.Listener(), service: r.service})
+	}
+	return true
 }
 
 // oneByte stands for an empty datagram where what it says does not matter: the
@@ -94,6 +127,10 @@ func (r *relay) newcomer(k *listen.Socket, m *listen.Mailbox) {
 		g.refuse(admit.ReasonAddress, why)
 		return
 	}
+	if r.hall.fading[k] {
+		g.refuse(admit.ReasonDraining, nil)
+		return
+	}
 	g.client = clientOf(&g.visitor.Peer)
 	g.client.Host = g
 	g.decision = r.gate.Ask(g.client, r.daemon.now())
@@ -118,7 +155,7 @@ func (g *guest) converse(k *listen.Socket, m *listen.Mailbox) error {
 		return failed("keep a descriptor of the pair", err)
 	}
 	g.fd = ends[1]
-	s := &session{guest: g, socket: k, sender: m.Own(), back: k.WayBack(m), end: end}
+	s := &session{guest: g, socket: k, sender: m.Own(), back: k.WayBack(m), end: end, idle: g.service.config.Timeout.Datagrams}
 	g.session, g.visitor.Relay = s, s
 	g.hall.remember(s)
 	s.take(m)
@@ -142,21 +179,29 @@ func (g *guest) speechless(err error) {
 
 // remember has what s's peer sends find it.
 func (h *hall) remember(s *session) {
-	if h.sessions[s.socket] == nil {
-		h.sessions[s.socket] = map[listen.Sender]*session{}
+	w := h.wards[s.socket]
+	if w == nil {
+		w = &ward{peers: map[listen.Sender]*session{}}
+		h.wards[s.socket] = w
 	}
-	h.sessions[s.socket][s.sender] = s
+	if !s.inputEnded {
+		w.peers[s.sender] = s
+	}
+	w.all++
+}
+
+// sessionOf finds whose program gets a datagram; nil for nobody's yet.
+func (h *hall) sessionOf(k *listen.Socket, m *listen.Mailbox) *session {
+	if w := h.wards[k]; w != nil {
+		return w.peers[m.From]
+	}
+	return nil
 }
 
 // forget has the peer's next datagram begin a session of its own.
 func (s *session) forget() {
-	h := s.guest.hall
-	if h.sessions[s.socket][s.sender] != s {
-		return
-	}
-	delete(h.sessions[s.socket], s.sender)
-	if len(h.sessions[s.socket]) == 0 {
-		delete(h.sessions, s.socket)
+	if peers := s.guest.hall.wards[s.socket].peers; peers[s.sender] == s {
+		delete(peers, s.sender)
 	}
 }
 
@@ -232,8 +277,8 @@ func (s *session) begin() {
 // time.
 func (s *session) wait() {
 	due := lobby.Forever
-	if idle := s.idle(); idle > 0 && !s.told {
-		due = time.Duration(s.moved.Load()) + idle
+	if s.idle > 0 && !s.told {
+		due = time.Duration(s.moved.Load()) + s.idle
 	}
 	l := s.guest.hall.lobby
 	switch {
@@ -250,8 +295,6 @@ func (s *session) wait() {
 		l.Remove(&s.waits)
 	}
 }
-
-func (s *session) idle() time.Duration { return s.guest.service.config.Timeout.Datagrams }
 
 // Ready implements lobby.Host: the program has written something, or has closed
 // its end.
@@ -302,7 +345,7 @@ func closed(fd int) bool {
 
 // Late implements lobby.Host: the session may have been idle for too long.
 func (s *session) Late() {
-	left := time.Duration(s.moved.Load()) + s.idle() - s.guest.service.daemon.now().Since
+	left := time.Duration(s.moved.Load()) + s.idle - s.guest.service.daemon.now().Since
 	if left <= 0 {
 		unix.Shutdown(s.end, unix.SHUT_WR)
 		s.endInput()
@@ -338,16 +381,24 @@ func (s *session) Settle(done func(conn.Passed)) {
 
 // close ends the session.
 func (s *session) close() {
+	h := s.guest.hall
 	s.forget()
-	s.guest.hall.lobby.Remove(&s.waits)
+	h.lobby.Remove(&s.waits)
 	unix.Close(s.end)
+	w := h.wards[s.socket]
+	if w.all--; w.all == 0 {
+		delete(h.wards, s.socket)
+		if h.fading[s.socket] {
+			h.set.Order(func() { h.gone(s.socket) }) // it may be at work just now
+		}
+	}
 }
 
 // converses tells whether peers of c's datagrams have programs of their own.
 func converses(c *config.Service) bool { return c.Wait == "" && c.Datagrams() }
 
 var (
-	_ listen.Porter = (*relay)(nil)
+	_ listen.Keeper = (*relay)(nil)
 	_ lobby.Host    = (*session)(nil)
 )
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -223,4 +225,110 @@ func TestUnixPeers(t *testing.T) {
 	if !dropped {
 		t.Error("the answer to nobody is not recorded as dropped")
 	}
+}
+
+// counter is a program that answers with its number, how many datagrams it has
+// had, and the last one.
+func counter(t *testing.T) string { return teller(t, `$n++; syswrite STDOUT, "$$ $n $_"`) }
+
+// counted wants the answer of the nth datagram of a program, that of pid unless
+// that is "", and returns which.
+func counted(t *testing.T, c net.Conn, pid string, n int) string {
+	t.Helper()
+	f := strings.Fields(dialogue(t, c, "hello"))
+	if len(f) != 3 || pid != "" && f[0] != pid || f[1] != fmt.Sprint(n) || f[2] != "hello" {
+		t.Fatalf("datagram %d of %s is answered with %q", n, pid, f)
+	}
+	return f[0]
+}
+
+// A reload leaves peers and their programs alone, whatever becomes of the
+// service; who comes anew finds the new one.
+func TestReloadKeepsPeers(t *testing.T) {
+	t.Parallel()
+	service := func(name, listen, more string) string {
+		return several(name, `listen: `+listen+`, timeout: {idle: 2s}, `+more+counter(t))
+	}
+	d := start(t, service("a", `"udp:127.0.0.1:0"`, ""))
+	at := d.address("a")
+	before := d.dialUDP("a")
+	pid := counted(t, before, "", 1)
+	for i, yaml := range []string{
+		service("a", `"udp:127.0.0.1:0"`, "env: {X: y}, "), // kept
+		service("b", `"`+at+`"`, ""),                       // the socket is another's
+		service("b", `"udp:127.0.0.1:0"`, ""),              // nobody's
+	} {
+		d.rewrite(i+1, yaml)
+		counted(t, before, pid, i+2)
+	}
+	stranger := dialUDP(t, at)
+	sendTo(t, stranger, "x")
+	if r := d.await(func(r record) bool { return r.is("refused") }); r.text("reason") != "draining" {
+		t.Errorf("who comes to a socket that is to be closed is recorded as %v", r)
+	}
+	d.rewrite(4, service("c", `"`+at+`"`, "")) // somebody's again
+	counted(t, before, pid, 5)
+	other := counted(t, stranger, "", 1)
+	if other == pid {
+		t.Error("a new peer gets the program of another")
+	}
+	d.rewrite(5, service("b", `"udp:127.0.0.1:0"`, ""))
+	d.exited("a", 1)
+	d.exited("c", 1)
+	eventually(t, func() error { // nobody has the socket any more
+		stranger.Write([]byte("x"))
+		if _, err := stranger.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNREFUSED) {
+			return fmt.Errorf("the port that was left answers %v", err)
+		}
+		return nil
+	})
+	d.idle = d.descriptors() // of another file
+}
+
+// An upgrade leaves them alone as well, those too who wait.
+func TestUpgradeKeepsPeers(t *testing.T) {
+	t.Parallel()
+	d := startAsked(t, several("a", `listen: "udp:0.0.0.0:0", timeout: {idle: 3s}, max: 2, queue: {timeout: 20s}, `+counter(t)))
+	p := port(strings.TrimPrefix(d.address("a"), "udp:"))
+	one, two, three := dialUDP(t, "127.0.0.1:"+p), dialUDP(t, "127.0.0.2:"+p), dialUDP(t, "127.0.0.3:"+p)
+	first, second := counted(t, one, "", 1), counted(t, two, "", 1)
+	sendTo(t, three, "waits")
+	eventually(t, func() error {
+		if s := d.counts("a"); s.Waiting != 1 {
+			return fmt.Errorf("the status is %v", s)
+		}
+		return nil
+	})
+	for i := range 3 {
+		d.upgradeNow(i + 1)
+		counted(t, one, first, i+2)
+		counted(t, two, second, i+2)
+	}
+	if f := strings.Fields(receive(t, three)); len(f) != 3 || f[1] != "1" || f[2] != "waits" { // when one of the others has ended
+		t.Errorf("who has waited gets %q", f)
+	}
+	for _, r := range d.exited("a", 3) {
+		if r.number("bytes_in") != 20 && r.number("bytes_in") != 5 || r.text("reason") != "timeout.idle" || r.number("status") != 0 {
+			t.Errorf("it is recorded as %v", r)
+		}
+	}
+}
+
+// An upgrade finds a socket that only its peers are left of as it is.
+func TestUpgradeKeepsLeftSockets(t *testing.T) {
+	t.Parallel()
+	d := start(t, several("a", `listen: "udp:127.0.0.1:0", timeout: {idle: 2s}, `+counter(t), "z", `listen: "127.0.0.1:0", builtin: echo`))
+	c := d.dialUDP("a")
+	pid := counted(t, c, "", 1)
+	d.rewrite(1, several("z", `listen: "127.0.0.1:0", builtin: echo`))
+	counted(t, c, pid, 2)
+	d.upgradeNow(1)
+	counted(t, c, pid, 3)
+	stranger := d.dialUDP("a")
+	sendTo(t, stranger, "x")
+	if r := d.await(func(r record) bool { return r.is("refused") }); r.text("reason") != "draining" {
+		t.Errorf("a stranger is recorded as %v", r)
+	}
+	d.exited("a", 1)
+	d.idle-- // the socket that was left
 }
