@@ -73,7 +73,8 @@ func mostInHall() int {
 }
 
 // mostGuests is how many descriptors the guests of all halls can have.
-func mostGuests() int { return len(daemon{}.halls) * (2*mostInHall() + min(mostInHall(), mostLeaving)) }
+// One that waits for a place can have two, as the peer of datagrams.
+func mostGuests() int { return len(daemon{}.halls) * (3*mostInHall() + min(mostInHall(), mostLeaving)) }
 
 // processFree has those try again, in their order, who wait for a process: one
 // has ended. Whoever comes later would take it otherwise. Any goroutine may call
