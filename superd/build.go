@@ -158,6 +158,7 @@ func (b *build) image(c *config.Service, datagrams bool) (*spawn.Image, error) {
 
 // converse completes what s starts for the peers of datagrams.
 func (b *build) converse(s *service) {
+	s.relays = true
 	complete := func(sessions, conn *conn.Service) {
 		if sessions.Plan == nil {
 			*sessions = *conn

@@ -212,7 +212,7 @@ func (in *inheritance) remnant(d *daemon, name string) *service {
 	if s != nil {
 		return s
 	}
-	s = &service{daemon: d, config: &config.Service{Name: name}, table: d.table, hall: d.halls[plain],
+	s = &service{daemon: d, config: &config.Service{Name: name}, table: d.table, hall: d.halls[plain], relays: true,
 		admission: &admission{policy: admit.NewPolicy(admit.Rules{})}, conn: conn.Service{Events: d.log.Service(name), Release: release}}
 	s.gate = d.house.Gate(name, s.admission.policy, func() {})
 	s.gate.Close()

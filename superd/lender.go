@@ -36,7 +36,7 @@ func (s *service) Porter(k *listen.Socket) listen.Porter {
 	switch {
 	case s.lender != nil:
 		return s.lender
-	case k.Datagrams():
+	case k.Datagrams() && s.relays:
 		return &relay{s}
 	}
 	return nil

@@ -31,6 +31,7 @@ type service struct {
 	gate      *admit.Gate
 	admission *admission
 	conn      conn.Service
+	relays    bool          // peers of datagrams have programs
 	sessions  conn.Service  // of datagrams, where their peers have programs; else nothing
 	plans     []*spawn.Plan // conn's, and then those of the overrides
 	table     *conn.Table

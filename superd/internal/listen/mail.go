@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"superd/superd/internal/config"
 	"superd/superd/internal/peer"
 )
 
@@ -52,17 +51,17 @@ type Mailbox struct {
 func (m *Mailbox) Buffer() []byte { return m.buffer[:] }
 
 // tellSenders has the kernel tell of each datagram that comes to fd to which
-// address it was sent, or by a unix socket, by whom. It is for sockets that are
-// not bound yet: nothing may have come.
-func tellSenders(fd int, l *config.Listener, addr netip.AddrPort) error {
-	if l.Family == config.Unix {
+// address it was sent, or by a unix socket, which has no address, by whom. Of
+// what has come before the kernel may not know it.
+func tellSenders(fd int, addr netip.Addr, dual bool) error {
+	if !addr.IsValid() {
 		return setOption(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1, "SO_PASSCRED")
 	}
 	var err error
-	if addr.Addr().Is6() {
+	if addr.Is6() {
 		err = setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1, "IPV6_RECVPKTINFO")
 	}
-	if addr.Addr().Is4() || l.Dual {
+	if addr.Is4() || dual {
 		err = errors.Join(err, setOption(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1, "IP_PKTINFO"))
 	}
 	return err
@@ -153,7 +152,8 @@ func (m *Mailbox) readMessage(h *unix.Cmsghdr, data []byte) {
 	case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
 		in := (*unix.Inet4Pktinfo)(unsafe.Pointer(&data[0]))
 		f.Local = mapped(in.Addr)
-		m.Spread = m.Spread || in.Addr != in.Spec_dst // the address that an answer would come from, ip(7)
+		// The address that an answer would come from is another then, ip(7).
+		m.Spread = m.Spread || in.Addr != in.Spec_dst && in.Spec_dst != [4]byte{}
 	case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
 		in := (*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0]))
 		if f.Local = in.Addr; isLinkLocal(in.Addr) {

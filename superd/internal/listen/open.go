@@ -126,7 +126,7 @@ func (s *Set) openInternet(l *config.Listener, addr netip.AddrPort, door Door) (
 		err = configure(fd, l, nil)
 	}
 	if err == nil && l.Datagrams() {
-		err = tellSenders(fd, l, addr)
+		err = tellSenders(fd, addr.Addr(), l.Dual)
 	}
 	if err == nil {
 		err = k.listen(l, addr)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -48,7 +49,7 @@ func (s *Set) openUnix(l *config.Listener, owners Owners, door Door) (*Socket, e
 	}
 	k := &Socket{fd: fd, door: door, listener: l, self: peer.Peer{Kind: peer.Unix, Path: l.Name}}
 	if l.Datagrams() {
-		err = tellSenders(fd, l, l.Addr)
+		err = tellSenders(fd, netip.Addr{}, false)
 	}
 	switch {
 	case err != nil:
