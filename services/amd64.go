@@ -12,6 +12,7 @@ var amd64 = architecture{
 		callWrite:       1,
 		callRtSigaction: 13,
 		callRecvfrom:    45,
+		callShutdown:    48,
 		callPrctl:       157,
 		callExitGroup:   231,
 	},

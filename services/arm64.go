@@ -13,6 +13,7 @@ var arm64 = architecture{
 		callRtSigaction: 134,
 		callPrctl:       167,
 		callRecvfrom:    207,
+		callShutdown:    210,
 	},
 	listing: `
 d2820013 |         mov   x19, 0x1000             ; dataAt: the first record

@@ -7,8 +7,11 @@ package services
 // and without waiting; where descriptor 0 is no socket, recvfrom fails and the
 // input stays unread, which harms nobody.
 var chargen = service{
-	steps: func(Options) (program, error) {
+	steps: func(o Options) (program, error) {
 		round := ring()
+		if o.Datagrams {
+			return o.answer(round[:mostAnswered]), nil
+		}
 		return program{
 			0: write(1, text(round), len(round)),
 			1: recvfrom(0, buffer, msgDontWait|msgTrunc).anyhow().backTo(0),
@@ -16,10 +19,9 @@ var chargen = service{
 	},
 }
 
-const (
-	msgTrunc    = 0x20 // recv(2): of TCP, discard without copying
-	msgDontWait = 0x40
-)
+// mostAnswered is how many characters a datagram is answered with at most,
+// RFC 864.
+const mostAnswered = 512
 
 // ring is one round of 95 lines, RFC 864's popular pattern.
 func ring() string {

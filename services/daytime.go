@@ -7,6 +7,6 @@ package services
 var daytime = service{
 	clocked: true,
 	steps: func(o Options) (program, error) {
-		return say(o.Now.UTC().Format("Monday, January 2, 2006 15:04:05-MST") + "\r\n"), nil
+		return o.tell(o.Now.UTC().Format("Monday, January 2, 2006 15:04:05-MST") + "\r\n"), nil
 	},
 }

@@ -9,6 +9,14 @@ var greeting = service{
 	},
 }
 
+// tell says words to a connection, or answers datagrams with them.
+func (o Options) tell(words string) program {
+	if o.Datagrams {
+		return o.answer(words)
+	}
+	return say(words)
+}
+
 // say is the program of every service that has one thing to tell.
 func say(words string) program {
 	if words == "" {

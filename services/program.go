@@ -28,6 +28,7 @@ const (
 	callRead call = iota
 	callWrite
 	callRecvfrom
+	callShutdown
 	callPrctl
 	callRtSigaction
 	callExitGroup
@@ -80,6 +81,39 @@ func recvfrom(fd int, into argument, flags int) step {
 	return newStep(callRecvfrom, number(fd), into, number(bufferSize), number(flags))
 }
 
+// answer is the program that answers each datagram with words, and ends when it
+// has answered all that are there: its peer is as well served by another one, and
+// an image that tells a second is true for that second only. From a record that
+// is longer than is asked for the kernel takes only so much, and says how much
+// (unix(7), SOCK_SEQPACKET): so the answer is never longer than the datagram,
+// unless it may be. What comes after the last look is not lost: by the shutdown,
+// superd learns that it is for another program, and what came before it is
+// answered.
+func (o Options) answer(words string) program {
+	take, give := len(words), n
+	if o.Amplify {
+		take, give = bufferSize, len(words)
+	}
+	if words == "" {
+		return program{}
+	}
+	again := func() step { return newStep(callRecvfrom, number(0), buffer, number(take), number(msgDontWait)) }
+	return program{
+		0: newStep(callRead, number(0), buffer, number(take)).endWhen0(),
+		1: newStep(callWrite, number(1), text(words), number(give)),
+		2: again().endWhen0().backTo(1).otherwise(3),
+		3: newStep(callShutdown, number(0), number(shutRead)).anyhow(),
+		4: again().endWhen0(),
+		5: newStep(callWrite, number(1), text(words), number(give)).backTo(4),
+	}
+}
+
+const (
+	msgTrunc    = 0x20 // recv(2): of TCP, discard without copying
+	msgDontWait = 0x40
+	shutRead    = 0 // shutdown(2)
+)
+
 // setName makes ps show the service's name, and not the number of the
 // descriptor that the image was executed by (prctl(2)).
 func setName(name string) step {
@@ -107,6 +141,9 @@ func (s step) endWhen0() step { s.zero = end; return s }
 
 // backTo goes on with step i.
 func (s step) backTo(i int) step { s.next = target(i); return s }
+
+// otherwise goes on with step i after an error.
+func (s step) otherwise(i int) step { s.failed = target(i); return s }
 
 // anyhow goes on after an error as after any other result.
 func (s step) anyhow() step { s.failed = asNext; return s }

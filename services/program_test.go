@@ -32,8 +32,19 @@ func TestTable(t *testing.T) {
 			2 write(1, constant, 0x1b76) whole 3 4 4
 			3 recvfrom(0, 0x800000, 0x10000) 2 2 2
 			4 exit_group(0, 0x0, 0x0) 4 4 4`},
+		{"time of datagrams", `
+			0 prctl(15, constant, 0x0) 1 1 1
+			1 rt_sigaction(13, constant, 0x0) 2 2 2
+			2 read(0, 0x800000, 0x4) 3 8 8
+			3 write(1, constant, 0xffffffffffffffff) 4 4 8
+			4 recvfrom(0, 0x800000, 0x4) 3 8 5
+			5 shutdown(0, 0x0, 0x0) 6 6 6
+			6 recvfrom(0, 0x800000, 0x4) 7 8 8
+			7 write(1, constant, 0xffffffffffffffff) 6 6 8
+			8 exit_group(0, 0x0, 0x0) 8 8 8`},
 	} {
-		p, err := all[test.service].steps(Options{})
+		name, _, datagrams := strings.Cut(test.service, " of ")
+		p, err := all[name].steps(Options{Datagrams: datagrams})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,7 +60,7 @@ func TestTable(t *testing.T) {
 // records that it leads to: next, after 0, after an error.
 func words(t *testing.T, p program, table []byte) string {
 	t.Helper()
-	names := map[uint64]string{0: "read", 1: "write", 13: "rt_sigaction", 45: "recvfrom", 157: "prctl", 231: "exit_group"}
+	names := map[uint64]string{0: "read", 1: "write", 13: "rt_sigaction", 45: "recvfrom", 48: "shutdown", 157: "prctl", 231: "exit_group"}
 	var b strings.Builder
 	for i := range p {
 		var r record

@@ -16,7 +16,7 @@ var qotd = service{
 		if len(quote) > maxQuote {
 			return nil, fmt.Errorf("text has %d bytes with its line ends, RFC 865 allows %d", len(quote), maxQuote)
 		}
-		return say(quote), nil
+		return o.tell(quote), nil
 	},
 }
 

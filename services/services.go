@@ -6,8 +6,8 @@
 //
 // What such a program expects: descriptors 0 and 1, blocking; sockets, pipes,
 // terminals and files will all do. Arguments and environment are ignored. It
-// makes the system calls prctl, rt_sigaction, read, write, recvfrom (chargen)
-// and exit_group, and no other. It ends with status 0, also where the client
+// makes the system calls prctl, rt_sigaction, read, write, recvfrom (chargen,
+// and for datagrams), shutdown (for datagrams) and exit_group, and no other. It ends with status 0, also where the client
 // went away in the middle: no client can make a built-in look as if it failed.
 package services
 
@@ -23,6 +23,11 @@ import (
 type Options struct {
 	Text *string   // greeting, qotd; nil: the service's default
 	Now  time.Time // daytime, time: the second that the image tells
+
+	// Datagrams makes a program for one end of a pair of SOCK_SEQPACKET: each
+	// record is a datagram of one peer, and each that is written the answer to
+	// one. Amplify lets answers have more bytes than what they answer.
+	Datagrams, Amplify bool
 }
 
 // A service is one built-in, before it is a program.

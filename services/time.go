@@ -10,7 +10,7 @@ var timeProtocol = service{
 	clocked: true,
 	steps: func(o Options) (program, error) {
 		seconds := uint32(o.Now.Unix() + from1900to1970)
-		return say(string(binary.BigEndian.AppendUint32(nil, seconds))), nil
+		return o.tell(string(binary.BigEndian.AppendUint32(nil, seconds))), nil
 	},
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 
+	"superd/services"
 	"superd/superd/internal/admit"
 	"superd/superd/internal/config"
 	"superd/superd/internal/conn"
@@ -47,25 +48,23 @@ func (b *build) service(c *config.Service) (*service, config.Problems) {
 	owners, unknown := b.who.owners(c)
 	admission, wrong := admissionOf(c, b.who)
 	problems = slices.Concat(problems, unknown, wrong)
-	for i := range c.Listen {
-		if l := &c.Listen[i]; l.Datagrams() && c.Wait == "" {
-			problems = append(problems, l.Problem("address", "datagrams without wait are not supported yet", "write wait: stdin for a program that receives them itself"))
-		}
-	}
 	if len(wrong) == 0 {
 		b.warn(admission.warnings()...)
 	}
-	image, err := newImage(b.daemon.engine, c)
-	if err != nil {
+	s := &service{daemon: b.daemon, config: c, owners: owners, table: b.daemon.table, admission: admission}
+	if err := b.images(s); err != nil {
+		s.close()
 		return nil, append(problems, c.Problem("builtin", err.Error(), ""))
 	}
-	s := &service{daemon: b.daemon, config: c, owners: owners, image: image, table: b.daemon.table, admission: admission}
 	if problems = append(problems, b.plans(s, id, user)...); len(problems) > 0 {
 		s.close()
 		return nil, problems
 	}
 	if c.Wait != "" {
 		s.lend()
+	}
+	if converses(c) {
+		b.converse(s)
 	}
 	s.counts = s.conn.Plan.CountsSource()
 	s.hall = b.daemon.hallOf(s)
@@ -88,33 +87,91 @@ func (b *build) leader(c *config.Service) (*service, config.Problems) {
 // plans makes the plan of a service, and those of the clients for whom
 // something else is run. All of them are started by one thread.
 func (b *build) plans(s *service, id, user *spawn.Identity) (problems config.Problems) {
-	configs := []*config.Service{s.config}
-	conns := []*conn.Service{&s.conn}
-	for _, o := range s.overrides() {
-		o.owner = s
-		configs, conns = append(configs, o.service), append(conns, &o.conn)
-	}
-	specs := make([]spawn.Spec, len(configs))
-	s.inherits = true
-	for i, c := range configs {
-		specs[i] = specOf(c, s.image, id, user)
+	list := s.planned()
+	specs := make([]spawn.Spec, len(list))
+	s.inherits = !converses(s.config) // so that sessions belong to one thread, whatever a reload makes of the walls
+	for i, p := range list {
+		specs[i] = specOf(p.config, p.image, id, user)
 		s.inherits = s.inherits && spawn.Inheritable(&specs[i])
 	}
-	for i, c := range configs {
+	for i, p := range list {
 		specs[i].Inherit = s.inherits
-		plan, wrong := b.plan(c, specs[i])
+		plan, wrong := b.plan(p.config, specs[i])
 		for _, p := range wrong { // what all of them ask for is told once
 			if !slices.Contains(problems, p) {
 				problems = append(problems, p)
 			}
 		}
 		if plan != nil {
-			*conns[i] = b.daemon.connService(c, plan)
-			conns[i].Apology = s.admission.texts[admit.ReasonSpawn]
+			*p.conn = b.daemon.connService(p.config, plan)
+			p.conn.Apology = s.admission.texts[admit.ReasonSpawn]
 			s.plans = append(s.plans, plan)
 		}
 	}
 	return problems
+}
+
+// A planned is a program that a service can start.
+type planned struct {
+	config *config.Service
+	conn   *conn.Service
+	image  *spawn.Image // nil for a file
+}
+
+// planned are the programs of s and of its overrides, for connections and, where
+// those are others, for datagrams.
+func (s *service) planned() []planned {
+	list := []planned{{s.config, &s.conn, s.image}}
+	if s.letters != nil {
+		list = append(list, planned{s.config, &s.sessions, s.letters})
+	}
+	for _, o := range s.overrides() {
+		o.owner = s
+		list = append(list, planned{o.service, &o.conn, s.image})
+		if s.letters != nil {
+			list = append(list, planned{o.service, &o.sessions, s.letters})
+		}
+	}
+	return list
+}
+
+// images builds the programs of a built-in: one for connections, one for
+// datagrams, or as the service has only these, one that is for all it has.
+func (b *build) images(s *service) (err error) {
+	if s.config.Builtin == "" {
+		return nil
+	}
+	s.image, err = b.image(s.config, s.config.OnlyDatagrams())
+	if err == nil && converses(s.config) && !s.config.OnlyDatagrams() {
+		s.letters, err = b.image(s.config, true)
+	}
+	return err
+}
+
+func (b *build) image(c *config.Service, datagrams bool) (*spawn.Image, error) {
+	content, err := services.Image(c.Builtin, optionsOf(c, datagrams))
+	if err != nil {
+		return nil, err
+	}
+	return b.daemon.engine.NewImage(c.Builtin, content)
+}
+
+// converse completes what s starts for the peers of datagrams.
+func (b *build) converse(s *service) {
+	s.relays = true
+	complete := func(sessions, conn *conn.Service) {
+		if sessions.Plan == nil {
+			*sessions = *conn
+		}
+		sessions.Keep, sessions.Idle, sessions.Linger, sessions.Apology = false, 0, 0, nil
+	}
+	complete(&s.sessions, &s.conn)
+	for _, o := range s.overrides() {
+		complete(&o.sessions, &o.conn)
+	}
+	if h := b.daemon.halls[plain]; h != nil { // a check has none
+		h.readMail()
+	}
 }
 
 func (b *build) plan(c *config.Service, spec spawn.Spec) (*spawn.Plan, config.Problems) {

@@ -45,6 +45,7 @@ type estate struct {
 	Web     []control.CarriedWeb
 	Sites   []plot
 	Handed  []listen.Handed // that are not in use
+	Fading  []plot          // open for those who are answered from them, and for nobody else
 	Log     event.Carried
 	Orphans uint64 // that were reaped
 	House   admit.Carried
@@ -78,6 +79,18 @@ type place struct {
 	Trial   bool  // its program is the one that a failing service tries again with
 	Sockets []int // that its program has, by their places among Sites
 	Wait    bool  // its program gets sockets
+	Session *carriedSession
+}
+
+// A carriedSession is what there is of a session beside its program.
+type carriedSession struct {
+	Socket                        int // its place among Sites, and then Fading
+	End                           int
+	Sender                        listen.Sender
+	Back                          listen.Return
+	Idle, Moved                   time.Duration
+	In, Out, Dropped              int64
+	InputEnded, OutputEnded, Told bool
 }
 
 // A lodger is a guest who has no program yet, or will not have one.
@@ -91,6 +104,7 @@ type lodger struct {
 	Owed    bool
 	Since   time.Duration
 	Due     time.Duration
+	Session *carriedSession
 }
 
 // The stages of lodgers, in the words of another superd.
@@ -231,8 +245,8 @@ func sinceBoot() time.Duration {
 
 // descriptors are all that go along.
 func (e *estate) descriptors() (list []int) {
-	for i := range e.Sites {
-		list = append(list, e.Sites[i].Socket.FD)
+	for _, p := range e.plots() {
+		list = append(list, p.Socket.FD)
 	}
 	for i := range e.Handed {
 		list = append(list, e.Handed[i].FD)
@@ -247,6 +261,9 @@ func (e *estate) descriptors() (list []int) {
 	for i := range e.Guests {
 		list = append(list, e.Guests[i].FD)
 	}
+	for _, t := range e.sessions() {
+		list = append(list, t.End)
+	}
 	if e.Control != nil {
 		list = append(list, e.Control.FD)
 	}
@@ -255,6 +272,32 @@ func (e *estate) descriptors() (list []int) {
 	}
 	list = append(list, e.Asker)
 	return slices.DeleteFunc(list, func(fd int) bool { return fd < 0 })
+}
+
+// plots are all sockets, by their numbers in sessions.
+func (e *estate) plots() (list []*plot) {
+	for i := range e.Sites {
+		list = append(list, &e.Sites[i])
+	}
+	for i := range e.Fading {
+		list = append(list, &e.Fading[i])
+	}
+	return list
+}
+
+// sessions are those of programs, and then those that wait for theirs.
+func (e *estate) sessions() (list []*carriedSession) {
+	for i := range e.Places {
+		if t := e.Places[i].Session; t != nil {
+			list = append(list, t)
+		}
+	}
+	for i := range e.Guests {
+		if t := e.Guests[i].Session; t != nil {
+			list = append(list, t)
+		}
+	}
+	return list
 }
 
 // survey draws up the estate. All that could change it must pause, but for the
@@ -266,6 +309,9 @@ func (d *daemon) survey() (e *estate, release func()) {
 		e.Sites = append(e.Sites, plot{s.socket.Carry(), s.service.config.Name})
 	}
 	e.Handed = d.inheritance.Carry()
+	for _, s := range d.fading {
+		e.Fading = append(e.Fading, plot{s.socket.Carry(), s.service.config.Name})
+	}
 	for _, s := range d.services {
 		e.Services = append(e.Services, standing{s.config.Name, s.generation, s.since})
 	}
@@ -298,7 +344,7 @@ func (d *daemon) survey() (e *estate, release func()) {
 
 // place implements occupant.
 func (g *guest) place(*daemon) place {
-	return place{Service: g.service.config.Name, Trial: g.ticket.Trial()}
+	return place{Service: g.service.config.Name, Trial: g.ticket.Trial(), Session: g.session.carry()}
 }
 
 // place implements occupant. A socket that superd has closed since is the
@@ -319,13 +365,14 @@ func (h *hall) lodgers() (list []lodger) {
 	h.lobby.Each(func(host lobby.Host, due time.Duration) {
 		g, is := host.(*guest)
 		if !is {
-			return // a tenant that rests: its clients are the kernel's
+			return // a tenant that rests, whose clients are the kernel's, or a session
 		}
 		word, known := stageWords[g.stage]
 		if !known {
 			return
 		}
-		l := lodger{Service: g.service.config.Name, FD: g.fd, Stage: word, Peer: g.visitor.Peer, Taken: g.visitor.Taken, Owed: g.owed, Since: g.since, Due: due}
+		l := lodger{Service: g.service.config.Name, FD: g.fd, Stage: word, Peer: g.visitor.Peer, Taken: g.visitor.Taken, Owed: g.owed, Since: g.since, Due: due,
+			Session: g.session.carry()}
 		l.Peer.Extra = slices.Clone(g.visitor.Peer.Extra)
 		if g.welcome {
 			l.ID = string(g.visitor.Who().ID)
@@ -333,4 +380,16 @@ func (h *hall) lodgers() (list []lodger) {
 		list = append(list, l)
 	})
 	return list
+}
+
+// carry tells all about a session, nil for none.
+func (s *session) carry() *carriedSession {
+	if s == nil {
+		return nil
+	}
+	d := s.guest.service.daemon
+	number := slices.IndexFunc(slices.Concat(d.sites, d.fading), func(x *site) bool { return x.socket == s.socket })
+	return &carriedSession{Socket: number, End: s.end, Sender: s.sender, Back: s.back,
+		Idle: s.idle, Moved: time.Duration(s.moved.Load()), In: s.in.Load(), Out: s.out.Load(), Dropped: s.dropped,
+		InputEnded: s.inputEnded, OutputEnded: s.outputEnded, Told: s.told}
 }

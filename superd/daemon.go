@@ -48,10 +48,13 @@ type daemon struct {
 	mu         sync.Mutex
 	services   []*service // of the present generation; guarded by mu
 	sites      []*site    // where superd listens; guarded by mu
+	fading     []*site    // sockets that are open for those who have a program, and for nobody else; guarded by mu
 	generation int        // how many files have been taken up; guarded by mu
 	loaded     time.Time  // when the last one was; guarded by mu
 	room       int        // connections that may live at a time; guarded by mu
 	stale      bool       // the file that was read last is not in force; guarded by mu
+
+	loops atomic.Pointer[loops] // whom nobody answers; of the present generation
 
 	calm      sync.Mutex  // held while nobody may be told that it comes in
 	upgrading atomic.Bool // somebody has asked for it
@@ -380,6 +383,7 @@ func (d *daemon) lookAround(quit <-chan struct{}) {
 		select {
 		case <-ticker.C:
 			d.refreshRules()
+			d.refreshLoops()
 		case <-quit:
 			return
 		}

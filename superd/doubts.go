@@ -14,6 +14,7 @@ const mostShadowed = 20
 // warnings are what of a service's admission is probably not meant.
 func (a *admission) warnings() (list config.Problems) {
 	list = append(list, a.emptyList()...)
+	list = append(list, a.reflects()...)
 	list = append(list, a.unreachable()...)
 	list = append(list, a.shadowed()...)
 	list = append(list, a.withoutEffect()...)
@@ -25,6 +26,22 @@ func (a *admission) emptyList() (list config.Problems) {
 	allows := func(r config.Rule) bool { return !r.Deny }
 	if a.service.Restricted && !slices.ContainsFunc(a.service.Rules, allows) {
 		list = append(list, a.service.Problem("allow", "the list is empty: nobody may come in", "leave it out to let everybody in, or say enabled: false"))
+	}
+	return list
+}
+
+// reflects warns of built-ins that answer the datagrams of everybody: whoever
+// sends one can have written another's address on it.
+func (a *admission) reflects() (list config.Problems) {
+	c := a.service
+	if c.Builtin == "" || c.Builtin == "discard" || c.Restricted || c.Wait != "" {
+		return nil
+	}
+	for i := range c.Listen {
+		if l := &c.Listen[i]; l.Family == config.UDP && !l.Optional && !l.Addr.Addr().IsLoopback() {
+			list = append(list, l.Problem("address", c.Builtin+" answers datagrams of everybody, who can make it answer others",
+				"name with allow whom it is for, or listen on 127.0.0.1"))
+		}
 	}
 	return list
 }

@@ -26,12 +26,13 @@ type guest struct {
 	service *service
 	visitor conn.Visitor
 	stage   progress
-	fd      int           // above the window once it waits for something
+	fd      int           // above the window once it waits for something; -1 for none
 	since   time.Duration // it has been in this stage
 	welcome bool          // it has a name, and is counted
 	tries   int           // to start its program
 	owed    bool          // it has said whom it wants, and hears whether it can go on (tcpmux)
 	program *conn.Service // that is started for it
+	session *session      // where it is a peer that has sent a datagram; else nil
 
 	waits    lobby.Guest
 	client   admit.Client
@@ -99,7 +100,7 @@ func clientOf(p *peer.Peer) admit.Client {
 // there are rules about groups.
 func (g *guest) introduce() {
 	g.client = clientOf(&g.visitor.Peer)
-	if g.client.Unix && g.service.admission.groups {
+	if g.client.Unix && g.service.admission.groups && !g.visitor.Peer.Datagrams {
 		g.client.Groups, _ = listen.Groups(g.fd) // of a connection that is accepted they are known
 	}
 }
@@ -156,9 +157,9 @@ func (g *guest) start() {
 		return
 	}
 	g.answer()
-	g.program = &g.service.conn
+	g.program = g.service.programFor(g)
 	if o := g.override(); o != nil {
-		g.program = &o.conn
+		g.program = o.programFor(g)
 	}
 	if s := g.service; s.counts {
 		g.visitor.FromSource = s.gate.Count(g.client)
@@ -182,6 +183,9 @@ func (g *guest) launch() {
 	g.stepDown()
 	last := g.tries == len(startDelays)
 	if s.table.Start(g.program, g.fd, &g.visitor, last) {
+		if g.session != nil { // until that is settled, g is here
+			g.session.begin()
+		}
 		return
 	}
 	g.tries++
@@ -481,6 +485,9 @@ func (g *guest) refuse(r admit.Reason, cause error) {
 // say tells the client why it is turned away, if the service has words for it.
 func (g *guest) say(r admit.Reason) bool {
 	text := g.words(r)
+	if g.visitor.Peer.Datagrams {
+		return false // who has sent a datagram may be another
+	}
 	if len(text) > 0 {
 		unix.SendmsgN(g.fd, text, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	}
@@ -520,8 +527,13 @@ func (g *guest) seeOut() {
 func (g *guest) finish() {
 	g.hall.lobby.Remove(&g.waits)
 	g.leave()
-	drained(g.fd, g.hall.buffer[:])
-	unix.Close(g.fd)
+	if g.fd >= 0 {
+		drained(g.fd, g.hall.buffer[:])
+		unix.Close(g.fd)
+	}
+	if g.session != nil {
+		g.session.close()
+	}
 	g.hall.take(g)
 }
 

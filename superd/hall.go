@@ -32,6 +32,10 @@ type hall struct {
 	buffer   [proxy.MostBytes]byte // what a guest has sent, while it is looked at
 	left     []chan struct{}       // closed once nobody is leaving
 
+	mail   *listen.Mailbox // the datagram that has come last; nil before there is a socket for any
+	wards  map[*listen.Socket]*ward
+	fading map[*listen.Socket]bool // that are open only for the sessions that they have
+
 	mu    sync.Mutex
 	spare *guest // guarded by mu
 }
@@ -43,6 +47,13 @@ func newHall(d *daemon, set *listen.Set) (*hall, error) {
 		return nil, err
 	}
 	return &hall{daemon: d, set: set, lobby: l, most: mostInHall(), crowd: map[netip.Prefix]int{}}, set.Watch(l.FD(), l.Greet)
+}
+
+// readMail makes the memory that datagrams are read into.
+func (h *hall) readMail() {
+	if h.mail == nil {
+		h.mail, h.wards, h.fading = &listen.Mailbox{}, map[*listen.Socket]*ward{}, map[*listen.Socket]bool{}
+	}
 }
 
 // How many guests can wait in one hall to be heard, how many for a place, and
@@ -62,7 +73,8 @@ func mostInHall() int {
 }
 
 // mostGuests is how many descriptors the guests of all halls can have.
-func mostGuests() int { return len(daemon{}.halls) * (2*mostInHall() + min(mostInHall(), mostLeaving)) }
+// One that waits for a place can have two, as the peer of datagrams.
+func mostGuests() int { return len(daemon{}.halls) * (3*mostInHall() + min(mostInHall(), mostLeaving)) }
 
 // processFree has those try again, in their order, who wait for a process: one
 // has ended. Whoever comes later would take it otherwise. Any goroutine may call
@@ -116,7 +128,7 @@ func (h *hall) guest(s *service) *guest {
 		g.visitor.Host = g
 	}
 	g.next, g.service, g.stage, g.welcome, g.owed = nil, s, arrived, false, false
-	g.visitor.Taken = 0
+	g.visitor.Taken, g.visitor.Relay, g.session = 0, nil, nil
 	s.guests.Add(1)
 	return g
 }

@@ -26,8 +26,9 @@ type inheritance struct {
 	ago       time.Duration       // how old the estate is
 	remnants  map[string]*service // of services that are no more, by name
 	signals   []unix.Signal       // that have come meanwhile
-	sockets   []*listen.Socket    // of Sites; nil for one that was lost
+	sockets   []*listen.Socket    // of Sites and Fading; nil for one that was lost
 	fallen    bool                // the file before goes on
+	revived   map[*carriedSession]*session
 }
 
 // inherit takes what another superd has left, nil where there is none. Its
@@ -148,9 +149,9 @@ func (d *daemon) takeSites() {
 	d.operator.take(d.will)
 	d.table.Inherit(&d.will.Table, d.will.ago)
 	d.inheritance.Resume(d.will.Handed)
-	d.will.sockets = make([]*listen.Socket, len(d.will.Sites))
-	for i := range d.will.Sites {
-		p := &d.will.Sites[i]
+	plots := d.will.plots()
+	d.will.sockets = make([]*listen.Socket, len(plots))
+	for i, p := range plots {
 		k, err := listen.Revive(&p.Socket, d.inheritance)
 		s := d.will.remnant(d, p.Service)
 		if err == nil {
@@ -162,9 +163,47 @@ func (d *daemon) takeSites() {
 			continue
 		}
 		d.will.sockets[i] = k
-		d.sites = append(d.sites, &site{socket: k, listener: &p.Socket.Listener, service: s})
+		if k.Datagrams() {
+			s.hall.readMail()
+		}
+		known := &site{socket: k, listener: &p.Socket.Listener, service: s}
+		if i < len(d.will.Sites) {
+			d.sites = append(d.sites, known)
+			continue
+		}
+		s.hall.fading[k] = true
+		d.fade(known)
+	}
+	d.takeSessions()
+}
+
+// takeSessions goes on with all sessions, before it turns out which sockets
+// would not stay open without them. Their guests come later.
+func (d *daemon) takeSessions() {
+	d.will.revived = map[*carriedSession]*session{}
+	for _, t := range d.will.sessions() {
+		if t.Socket < 0 || t.Socket >= len(d.will.sockets) || d.will.sockets[t.Socket] == nil {
+			unix.Close(t.End) // the program finds that its peer is gone
+			continue
+		}
+		s := &session{socket: d.will.sockets[t.Socket], sender: t.Sender, back: t.Back, end: t.End, idle: t.Idle, dropped: t.Dropped,
+			inputEnded: t.InputEnded, outputEnded: t.OutputEnded, told: t.Told}
+		s.in.Store(t.In)
+		s.out.Store(t.Out)
+		s.moved.Store(int64(t.Moved))
+		d.halls[plain].remember(s)
+		d.will.revived[t] = s
 	}
 }
+
+// converseAgain has g go on with its session, nil for none.
+func (g *guest) converseAgain(s *session) {
+	if s != nil {
+		s.guest, g.session, g.visitor.Relay = g, s, s
+	}
+}
+
+var errNoSocket = errors.New("the socket was lost in an upgrade")
 
 // remnant stands for a service of before that is no more: it has connections
 // and sockets, but lets nobody in.
@@ -173,7 +212,7 @@ func (in *inheritance) remnant(d *daemon, name string) *service {
 	if s != nil {
 		return s
 	}
-	s = &service{daemon: d, config: &config.Service{Name: name}, table: d.table, hall: d.halls[plain],
+	s = &service{daemon: d, config: &config.Service{Name: name}, table: d.table, hall: d.halls[plain], relays: true,
 		admission: &admission{policy: admit.NewPolicy(admit.Rules{})}, conn: conn.Service{Events: d.log.Service(name), Release: release}}
 	s.gate = d.house.Gate(name, s.admission.policy, func() {})
 	s.gate.Close()
@@ -279,6 +318,10 @@ func (d *daemon) readmitGuest(c *conn.Connection, p *place) *conn.Visitor {
 	g.welcome, g.fd = true, -1
 	g.visitor.Peer, g.visitor.FromSource, g.visitor.Taken = c.Peer, c.FromSource, c.Taken
 	g.visitor.Resume(c.ID, &s.conn)
+	g.converseAgain(d.will.revived[p.Session])
+	if s := g.session; s != nil {
+		g.hall.set.Order(s.wait)
+	}
 	g.client = clientOf(&g.visitor.Peer)
 	g.ticket = s.gate.Readmit(g.client, p.Trial)
 	if s.counts {
@@ -297,20 +340,20 @@ func (d *daemon) takeGuests() {
 		byHall[h] = append(byHall[h], l)
 	}
 	for h, list := range byHall {
-		services := make([]*service, len(list))
+		services, sessions := make([]*service, len(list)), make([]*session, len(list))
 		for i, l := range list {
-			services[i] = d.serviceOf(l.Service)
+			services[i], sessions[i] = d.serviceOf(l.Service), d.will.revived[l.Session]
 		}
 		h.set.Order(func() {
 			for i, l := range list {
-				h.comeBack(l, services[i])
+				h.comeBack(l, services[i], sessions[i])
 			}
 		})
 	}
 }
 
 // comeBack has a guest of another superd wait for what it waited for.
-func (h *hall) comeBack(l *lodger, s *service) {
+func (h *hall) comeBack(l *lodger, s *service, x *session) {
 	g := h.guest(s)
 	g.fd, g.visitor.Peer, g.visitor.Taken, g.owed = l.FD, l.Peer, l.Taken, l.Owed
 	g.extra = l.Peer.Extra
@@ -318,17 +361,22 @@ func (h *hall) comeBack(l *lodger, s *service) {
 		g.welcome = true
 		g.visitor.Resume(l.ID, &s.conn)
 	}
+	g.converseAgain(x)
 	g.introduce()
 	g.client.Host = g
 	switch l.Stage {
+	case stageWords[awaitsPlace]:
+		if l.Session != nil && x == nil {
+			g.refuse(admit.ReasonSpawn, errNoSocket)
+			return
+		}
+		g.askAgain(l.Since)
 	case stageWords[awaitsHeader]:
 		g.silentAgain(awaitsHeader, l.Due)
 	case stageWords[awaitsByte]:
 		g.silentAgain(awaitsByte, l.Due)
 	case stageWords[awaitsName]:
 		g.silentAgain(awaitsName, l.Due)
-	case stageWords[awaitsPlace]:
-		g.askAgain(l.Since)
 	default:
 		h.leaving.add(g)
 		g.awaitUntil(dismissed, unix.EPOLLIN|unix.EPOLLRDHUP, l.Due)

@@ -32,11 +32,14 @@ func (s *service) lend() {
 }
 
 // Porter implements listen.Door.
-func (s *service) Porter(*listen.Socket) listen.Porter {
-	if s.lender == nil {
-		return nil
+func (s *service) Porter(k *listen.Socket) listen.Porter {
+	switch {
+	case s.lender != nil:
+		return s.lender
+	case k.Datagrams() && s.relays:
+		return &relay{s}
 	}
-	return s.lender
+	return nil
 }
 
 // A tenant is a program that has sockets of a service, or will have them when

@@ -193,6 +193,12 @@ func usageMetrics(m *control.Metrics, list []measured) {
 		func(s *measured) float64 { return float64(s.usage.BytesIn) })
 	each(m, list, "superd_sent_bytes_total", control.Counter, "Bytes that programs have written to clients, of connections that have ended.",
 		func(s *measured) float64 { return float64(s.usage.BytesOut) })
+	m.Family("superd_datagrams_dropped_total", control.Counter, "Datagrams that were dropped: in, that a program was to get, and out, that a peer was to get.")
+	for _, s := range list {
+		for way, n := range s.counts.Undelivered {
+			m.Number(float64(n), "service", s.status.Name, "direction", event.Way(way).String())
+		}
+	}
 	m.Family("superd_cpu_seconds_total", control.Counter, "Processor time of programs that have ended.")
 	for _, s := range list {
 		m.Number(s.usage.User.Seconds(), "service", s.status.Name, "mode", "user")

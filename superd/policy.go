@@ -23,10 +23,11 @@ type admission struct {
 // An override is what differs for the clients of some rules. All rules that
 // one item of allow stands for carry the same.
 type override struct {
-	rule    *config.Override // what the item says
-	service *config.Service  // as it is for them: its Env and Run are what their programs get
-	owner   *service         // whose it is
-	conn    conn.Service     // the owner's own but for the plan, once that is compiled
+	rule     *config.Override // what the item says
+	service  *config.Service  // as it is for them: its Env and Run are what their programs get
+	owner    *service         // whose it is
+	conn     conn.Service     // the owner's own but for the plan, once that is compiled
+	sessions conn.Service     // the same for datagrams
 }
 
 // admissionOf looks the users and groups up that rules name. Its problems are

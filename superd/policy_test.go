@@ -62,10 +62,16 @@ func echoing(keys string) string { return "services: {x: {listen: 7, builtin: ec
 func TestDoubts(t *testing.T) {
 	files := map[string]string{"/empty": "# nobody\n", "/office": "10.0.0.0/8\nuid:7\n", "/many": manyHosts(30)}
 	for name, test := range map[string]struct{ yaml, want string }{
-		"nothing":        {serving(""), ""},
-		"all in order":   {serving("allow: [10.0.0.0/8], deny: [10.1.0.0/16], max: 5, max_per_source: 5, on_limit: refuse, ban: {}, failures: {}"), ""},
-		"the empty list": {serving("allow: []"), "x.yaml:1:49: services.x.allow: the list is empty: nobody may come in (leave it out to let everybody in, or say enabled: false)"},
-		"an empty file":  {serving(`allow: ["@/empty"]`), "x.yaml:1:49: services.x.allow: the list is empty: nobody may come in (leave it out to let everybody in, or say enabled: false)"},
+		"nothing": {serving(""), ""},
+		"datagrams of everybody": {"services: {x: {listen: [7, udp:7], builtin: echo}}",
+			"x.yaml:1:28: services.x.listen[1]: echo answers datagrams of everybody, who can make it answer others (name with allow whom it is for, or listen on 127.0.0.1)"},
+		"datagrams of few":       {"services: {x: {listen: udp:7, builtin: echo, allow: [10.0.0.0/8]}}", ""},
+		"datagrams of here":      {"services: {x: {listen: [\"udp:127.0.0.1:7\", \"udp:[::1]:7\"], builtin: time}}", ""},
+		"datagrams for nobody":   {"services: {x: {listen: udp:9, builtin: discard}}", ""},
+		"datagrams to a program": {"services: {x: {listen: udp:9, run: /bin/cat}}", ""},
+		"all in order":           {serving("allow: [10.0.0.0/8], deny: [10.1.0.0/16], max: 5, max_per_source: 5, on_limit: refuse, ban: {}, failures: {}"), ""},
+		"the empty list":         {serving("allow: []"), "x.yaml:1:49: services.x.allow: the list is empty: nobody may come in (leave it out to let everybody in, or say enabled: false)"},
+		"an empty file":          {serving(`allow: ["@/empty"]`), "x.yaml:1:49: services.x.allow: the list is empty: nobody may come in (leave it out to let everybody in, or say enabled: false)"},
 
 		"users of inet":            {serving("allow: [10.0.0.0/8, uid:7]"), "x.yaml:1:62: services.x.allow[1]: uid:7 has no effect: only clients of unix sockets have a user"},
 		"a file for several":       {serving(`allow: ["@/office"]`), ""},

@@ -38,6 +38,8 @@ type generation struct {
 	services []*service
 	sites    []*site // that it will have, those of before among them
 	left     []*site // of before, that it has no use for
+	faded    []*site // sockets that fade, all of them
+	fading   []*site // those of them that it has no use for
 	nursery  *listen.Set
 	settings *settings
 }
@@ -64,6 +66,7 @@ func (d *daemon) prepare(c *config.Config) (*generation, config.Problems) {
 		problems = append(problems, config.Problem{What: err.Error()})
 	}
 	if len(problems) > 0 {
+		d.leaveFading(g.faded)
 		g.abandon()
 		problems.Sort()
 		return nil, problems
@@ -102,6 +105,12 @@ func (d *daemon) findSites(g *generation) (problems config.Problems) {
 			know(key, s) // a port that the kernel chose may be named now
 		}
 	}
+	g.faded = d.takeFading()
+	for _, s := range g.faded {
+		if reachable(s.listener) {
+			know(keyOf(s.listener), s)
+		}
+	}
 	kept := map[*site]bool{}
 	for _, s := range g.services {
 		if s.config.Enabled && !d.will.drains(s.config.Name) {
@@ -114,6 +123,7 @@ func (d *daemon) findSites(g *generation) (problems config.Problems) {
 			g.left = append(g.left, s)
 		}
 	}
+	g.fading = slices.DeleteFunc(slices.Clone(g.faded), func(s *site) bool { return kept[s] })
 	return problems
 }
 
@@ -207,6 +217,7 @@ func (d *daemon) adopt(g *generation) {
 	g.settings.applyLog()
 	d.openGates(g, before)
 	d.operator.beginAnew()
+	d.loops.Store(findLoops(g.sites))
 	d.move(g)
 	g.settings.apply()
 	room := d.roomFor(g.config)
@@ -323,6 +334,7 @@ func (d *daemon) move(g *generation) {
 			for _, s := range g.sites {
 				if s.before != nil && s.before.hall.set == set {
 					set.Forsake(s.socket)
+					delete(s.before.hall.fading, s.socket)
 				}
 			}
 		})
@@ -337,6 +349,7 @@ func (d *daemon) move(g *generation) {
 		})
 	}
 	g.nursery.Abandon()
+	d.leaveFading(g.fading)
 }
 
 // settle has a set wait for a socket. That the kernel lacks the memory for it is

@@ -31,6 +31,8 @@ type service struct {
 	gate      *admit.Gate
 	admission *admission
 	conn      conn.Service
+	relays    bool          // peers of datagrams have programs
+	sessions  conn.Service  // of datagrams, where their peers have programs; else nothing
 	plans     []*spawn.Plan // conn's, and then those of the overrides
 	table     *conn.Table
 	hall      *hall // of the thread that accepts for it
@@ -45,7 +47,8 @@ type service struct {
 	inherits bool // programs are started by the thread that has entered their walls
 	counts   bool // programs are told how many connections their source has
 
-	image *spawn.Image // of a built-in; else nil
+	image   *spawn.Image // of a built-in; else nil
+	letters *spawn.Image // of one that answers datagrams as well, and does that otherwise; else nil
 
 	// What only the accepting thread touches.
 	second  int64 // that the image speaks of
@@ -176,14 +179,15 @@ func (s *service) refreshImage() {
 	if s.image == nil || !services.Clocked(s.config.Builtin) {
 		return
 	}
-	now := time.Now()
-	if now.Unix() == s.second {
-		return
+	if now := time.Now().Unix(); now != s.second &&
+		s.renew(s.image, s.config.OnlyDatagrams()) && (s.letters == nil || s.renew(s.letters, true)) {
+		s.second = now
 	}
-	content, err := services.Image(s.config.Builtin, services.Options{Now: now})
-	if err == nil && s.image.Replace(content) == nil {
-		s.second = now.Unix()
-	}
+}
+
+func (s *service) renew(image *spawn.Image, datagrams bool) bool {
+	content, err := services.Image(s.config.Builtin, optionsOf(s.config, datagrams))
+	return err == nil && image.Replace(content) == nil
 }
 
 // overrides are what differs for the clients of some rules.
@@ -225,8 +229,10 @@ func (s *service) close() {
 		for _, p := range s.plans {
 			p.Close()
 		}
-		if s.image != nil {
-			s.image.Close()
+		for _, image := range []*spawn.Image{s.image, s.letters} {
+			if image != nil {
+				image.Close()
+			}
 		}
 	})
 }
@@ -240,21 +246,13 @@ func (s *service) refreshRules() (err error) {
 	return err
 }
 
-// newImage builds the program of a built-in service; nil for one that runs a
-// file.
-func newImage(e *spawn.Engine, c *config.Service) (*spawn.Image, error) {
-	if c.Builtin == "" {
-		return nil, nil
-	}
-	o := services.Options{Now: time.Now()}
+// optionsOf is what the image of a built-in is made by.
+func optionsOf(c *config.Service, datagrams bool) services.Options {
+	o := services.Options{Now: time.Now(), Datagrams: datagrams, Amplify: c.Amplify}
 	if c.Text != "" {
 		o.Text = &c.Text
 	}
-	content, err := services.Image(c.Builtin, o)
-	if err != nil {
-		return nil, err
-	}
-	return e.NewImage(c.Builtin, content)
+	return o
 }
 
 // specOf is what a service's plan is made of. Id is nil where the program

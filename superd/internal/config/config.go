@@ -55,6 +55,7 @@ type Service struct {
 	Run     []string // program (an absolute path) and arguments
 	Builtin string
 	Text    string // of greeting and qotd; "" for their own
+	Amplify bool   // a built-in may answer a datagram with more than that has
 	Argv0   string // "" for Run[0]
 	Wait    string // stdin, listen-fds: the program gets the listening sockets themselves; "" for connections
 	Mux     string // clients of BuiltinMux reach it by its name: MuxAnswered, MuxPlain; "" for not
@@ -116,6 +117,7 @@ type Timeouts struct {
 	Session   time.Duration // whole life of a program
 	Idle      time.Duration // time without a byte in either direction
 	FirstByte time.Duration // until the client has sent something; no program before that
+	Datagrams time.Duration // as Idle, for the program of a peer that sends datagrams
 	Stop      time.Duration // from TERM to KILL
 }
 

@@ -200,7 +200,7 @@ func checkFull(t *testing.T, c *Config) {
 		Proxy:        Proxy{[]netip.Prefix{netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("2001:db8::/32")}, 5 * time.Second},
 		Failures:     Failures{4, time.Minute, 15 * time.Second},
 
-		Timeout: Timeouts{time.Hour, 10 * time.Minute, 20 * time.Second, 1500 * time.Millisecond},
+		Timeout: Timeouts{time.Hour, 10 * time.Minute, 20 * time.Second, 0, 1500 * time.Millisecond},
 	})
 }
 

@@ -241,6 +241,8 @@ var table = []Key{
 		Doc:   "one of superd-services(8) instead of a program"},
 	{Path: "services.*.text", Kind: Text,
 		Doc: "what greeting and qotd say; each has its own default"},
+	{Path: "services.*.amplify", Kind: Boolean, Default: "false",
+		Doc: "a built-in may answer a datagram with more bytes than that has"},
 	{Path: "services.*.argv0", Kind: Text,
 		Doc: "the name that the program is told as its own; its path when absent"},
 	{Path: "services.*.wait", Kind: Word, Words: []string{"false", "true", "stdin", "listen-fds"}, Default: "false",
@@ -407,7 +409,7 @@ var table = []Key{
 
 	{Path: "services.*.timeout", Kind: Mapping, Doc: "how long things may take"},
 	{Path: "services.*.timeout.session", Kind: Duration, Default: "0", Doc: "whole life of a program; 0 is off"},
-	{Path: "services.*.timeout.idle", Kind: Duration, Default: "0", Doc: "time without a byte in either direction; 0 is off"},
+	{Path: "services.*.timeout.idle", Kind: Duration, Default: "0", Doc: "time without a byte in either direction; 0 is off; of datagrams 10s when absent"},
 	{Path: "services.*.timeout.first_byte", Kind: Duration, Default: "0",
 		Doc: "time until the client's first byte, before which no program is started; 0 is off"},
 	{Path: "services.*.timeout.stop", Kind: Duration, Min: 1, Default: "5s",

@@ -126,8 +126,12 @@ func (s section) service(name string) *Service {
 		where:   s.d.where,
 		written: writtenIn(s.self.node, "", written{}),
 	}
-	if c.Wait != "" {
+	c.Amplify = s.amplify(c)
+	switch {
+	case c.Wait != "":
 		s.handOver(c)
+	case c.Datagrams():
+		s.converse(c)
 	}
 	s.checkIdle(c)
 	if c.Mux != "" {

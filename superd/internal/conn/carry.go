@@ -62,7 +62,7 @@ func (c *Connection) Over() bool { return c.State == carriedStates[draining] }
 // carriedStates are the states in the words of another superd.
 var carriedStates = [...]string{
 	running: "running", stopping: "stopping", killed: "killed", unreaped: "unreaped",
-	leftovers: "leftovers", untold: "untold", draining: "draining",
+	leftovers: "leftovers", untold: "untold", settling: "settling", draining: "draining",
 }
 
 // Pause has Watch do nothing, once it has done what was ordered before, until
@@ -183,6 +183,7 @@ func (t *Table) Resume(c *Connection, s *Service, v *Visitor) {
 		v = &Visitor{}
 	}
 	r.begin(s, v)
+	v.record = key{slot: r.slot, use: r.use}
 	r.kept, r.stderr, r.started = c.Kept, c.Stderr, t.begin.Add(c.Started)
 	r.idleAt, r.killAt, r.motion = c.Idle, c.KillAt, motion{heedAt: c.Heed}
 	r.ended, r.alone = c.Ended, c.Alone
@@ -229,6 +230,8 @@ func (t *Table) resumeProgram(r *record, due int64) {
 			t.order(func() { t.endLeftovers(r) })
 		}
 	case untold:
+	case settling:
+		t.order(func() { t.report(r) })
 	default:
 		err = t.poll.add(r.child.PIDFD, key{r.slot, r.use, processEnded})
 	}

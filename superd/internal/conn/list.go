@@ -129,13 +129,13 @@ func (t *Table) Has(pid int) bool {
 }
 
 func (r *record) reaped() bool {
-	return r.state == leftovers || r.state == untold || r.state == draining
+	return r.state == leftovers || r.state == untold || r.state == settling || r.state == draining
 }
 
 // stateWords are the states of a connection that has a program, in words.
 var stateWords = [...]string{
 	running: "running", stopping: "stopping", killed: "stopping",
-	unreaped: "ended", leftovers: "ended", untold: "ended",
+	unreaped: "ended", leftovers: "ended", untold: "ended", settling: "ended",
 }
 
 // look says how a connection is now.
@@ -144,6 +144,11 @@ func (t *Table) look(r *record) Live {
 		ID: string(r.who.ID), Service: r.service.Events.Name(), Peer: string(r.visitor.Peer.AppendRemote(nil)), Local: string(r.who.Local),
 		PID: r.child.PID, State: stateWords[r.state], Age: time.Since(r.started),
 		Idle: -1, BytesIn: -1, BytesOut: -1, RoundTrip: -1,
+	}
+	if relay := r.visitor.Relay; relay != nil {
+		l.BytesIn, l.BytesOut, l.Idle = relay.Moved()
+		l.Idle = min(l.Idle, l.Age)
+		return l
 	}
 	if !t.lookAtTCP(r) {
 		return l

@@ -171,7 +171,7 @@ func TestListLeavesOutWhatLingers(t *testing.T) {
 	for _, l := range f.List(Selection{}) {
 		got = append(got, l.State)
 	}
-	if want := []string{"running", "stopping", "stopping", "ended", "ended", "ended"}; !slices.Equal(got, want) {
+	if want := []string{"running", "stopping", "stopping", "ended", "ended", "ended", "ended"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	f.order(func() { f.closed = true })

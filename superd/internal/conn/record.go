@@ -32,6 +32,7 @@ type record struct {
 	ended  event.Exit
 	cause  error // why the program could not be started
 	alone  bool  // processes outlived the program and keep the connection
+	passed bool  // what it wrote has been passed on
 	killAt int64 // when KILL comes, once TERM was sent
 	text   lineCutter
 }
@@ -46,6 +47,7 @@ const (
 	unreaped               // ended, but a debugger has to see it first
 	leftovers              // ended; processes of its group are being ended
 	untold                 // ended; the kernel has not said yet for which system call
+	settling               // ended; what it wrote is being passed on
 	draining               // ended; the client's input is drained until it closes
 )
 
@@ -56,7 +58,7 @@ func (r *record) begin(s *Service, v *Visitor) {
 	r.state, r.service, r.visitor, r.who = running, s, v, v.who
 	r.child, r.kept, r.stderr = spawn.Child{PIDFD: -1}, -1, -1
 	r.started = time.Now()
-	r.ended, r.cause, r.alone, r.killAt = event.Exit{}, nil, false, 0
+	r.ended, r.cause, r.alone, r.passed, r.killAt = event.Exit{}, nil, false, false, 0
 	r.text.reset()
 }
 

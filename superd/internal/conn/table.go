@@ -100,6 +100,7 @@ func New(engine *spawn.Engine) (*Table, error) {
 func (t *Table) Start(s *Service, fd int, v *Visitor, insist bool) bool {
 	r := t.take()
 	r.begin(s, v)
+	v.record = key{slot: r.slot, use: r.use}
 	streams, err := t.equip(r, fd)
 	if err != nil {
 		r.keepAnyway(fd)

@@ -14,17 +14,38 @@ import (
 // Release, and its memory is used again for the next.
 type Visitor struct {
 	Peer       peer.Peer
-	FromSource int // live connections of this source and service, for the environment
-	Taken      int // bytes of the client's that its program does not see
-	Host       any // whatever the owner needs to know again at Release
+	FromSource int   // live connections of this source and service, for the environment
+	Taken      int   // bytes of the client's that its program does not see
+	Host       any   // whatever the owner needs to know again at Release
+	Relay      Relay // nil where the program has the connection itself
 
 	// Sockets are what the program gets instead of a connection, from
 	// descriptor 3 on, and Names what they are called. They stay the owner's.
 	Sockets []int
 	Names   []string
 
-	who   event.Conn
-	names [3][]byte // memory of who's id, peer and local
+	record key // of the table, since Start
+	who    event.Conn
+	names  [3][]byte // memory of who's id, peer and local
+}
+
+// A Relay moves what a visitor's program reads and writes, where that is no
+// connection of its own but one end of a pair.
+type Relay interface {
+	// Moved tells how many bytes were given to the program and taken from it
+	// so far, and how long ago that was last. Any goroutine may ask.
+	Moved() (in, out int64, still time.Duration)
+	// Settle is called once, when the program has ended: what it has written
+	// is passed on, the pair is given up, and then done is told of all that was.
+	// It must not block.
+	Settle(done func(Passed))
+}
+
+// Passed is what a Relay has moved.
+type Passed struct {
+	In, Out int64 // bytes
+	Dropped int64 // records, both ways
+	Idle    bool  // its program's input was ended, since nothing came
 }
 
 // Welcome names a visitor whose ends are known, and records it.

@@ -260,6 +260,10 @@ func (t *Table) conclude(r *record) {
 // report writes the one record of r's end, gives its place back, and lets the
 // connection go.
 func (t *Table) report(r *record) {
+	if r.visitor.Relay != nil && !r.passed {
+		t.settle(r)
+		return
+	}
 	t.drainStderr(r)
 	if r.cause != nil {
 		r.service.Events.Refused(&r.who, event.ReasonSpawn, r.cause)
@@ -276,6 +280,34 @@ func (t *Table) report(r *record) {
 	r.service.Release(r.visitor, &r.ended, r.cause)
 	r.visitor = nil
 	t.linger(r)
+}
+
+// settle has all be passed on that r's program wrote, and reports it then.
+func (t *Table) settle(r *record) {
+	relay := r.visitor.Relay
+	r.state, r.passed = settling, true
+	t.arm(r, notDue)
+	relay.Settle(func(p Passed) {
+		t.order(func() {
+			r.ended.BytesIn, r.ended.BytesOut, r.ended.Dropped = p.In, p.Out, p.Dropped
+			if p.Idle && r.ended.Reason == "" {
+				r.ended.Reason = ReasonIdle // the program may have ended before InputEnded was heard
+			}
+			t.report(r)
+		})
+	})
+}
+
+// InputEnded tells that the program of v, who was started, is given no more to
+// read. It has its service's stop time to end by itself.
+func (t *Table) InputEnded(v *Visitor) {
+	k := v.record
+	t.order(func() {
+		if r := t.find(k); r != nil && r.state == running {
+			r.idleAt = later(t.now, r.service.Stop)
+			t.arm(r, r.nextLimit(t.now))
+		}
+	})
 }
 
 // apologize tells the client whose program could not be started so, if the

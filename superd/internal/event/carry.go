@@ -22,6 +22,7 @@ type CarriedService struct {
 	Lost, LostStderr                 uint64
 	Refused                          map[string]uint64
 	Usage                            Usage
+	Undelivered                      [ways]uint64
 }
 
 // Carry reads all counters. Nothing may happen meanwhile. Lines that are not
@@ -32,7 +33,7 @@ func (l *Log) Carry() Carried {
 	c := Carried{Dropped: l.Dropped() + l.queue.waiting(), Key: slices.Clone(l.peer.Load().key[:])}
 	for _, s := range l.services {
 		n := s.Counts()
-		one := CarriedService{s.name, n.Accepted, n.Exited, n.Failed, n.Silent, n.Lost, n.LostStderr, map[string]uint64{}, s.Usage()}
+		one := CarriedService{s.name, n.Accepted, n.Exited, n.Failed, n.Silent, n.Lost, n.LostStderr, map[string]uint64{}, s.Usage(), n.Undelivered}
 		for _, r := range Reasons() {
 			if n.Refused[r] > 0 {
 				one.Refused[r.String()] = n.Refused[r]
@@ -58,6 +59,9 @@ func (l *Log) Resume(c *Carried) {
 		s.lost.Add(from.Lost)
 		s.lostStderr.Add(from.LostStderr)
 		s.usage.resume(&from.Usage)
+		for way, n := range from.Undelivered {
+			s.undelivered[way].Add(n)
+		}
 		for word, n := range from.Refused {
 			s.refused[reasonNamed(word)].Add(n)
 		}

@@ -56,7 +56,7 @@ func consoleForm(color bool) form {
 		FieldsOrder: []string{
 			fieldConn, fieldPeer, fieldLocal, fieldPid, fieldStatus, fieldSignal, fieldCall, fieldReason,
 			fieldDuration, fieldUser, fieldSystem, fieldMaxRSS, fieldBytesIn, fieldBytesOut,
-			fieldLeftovers, fieldSuppressed, fieldText, fieldCut, fieldSeconds, fieldAgain, fieldSourceOnly,
+			fieldLeftovers, fieldDropped, fieldSuppressed, fieldText, fieldCut, fieldSeconds, fieldAgain, fieldSourceOnly,
 		},
 		FieldsExclude: []string{fieldService},
 		FormatPrepare: prepare,

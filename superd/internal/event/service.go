@@ -29,6 +29,7 @@ type Exit struct {
 	Call      string // the system call that the sandbox killed it for; "" is left out
 	Reason    string // why superd ended it: timeout.session, timeout.idle, drain, stop; "": it ended by itself
 	Leftovers int    // how many processes of its group outlived it; 0 is left out
+	Dropped   int64  // datagrams that could not be delivered; 0 is left out
 }
 
 func (e *Exit) failed() bool { return e.Signaled || e.Status != 0 }
@@ -44,6 +45,7 @@ type Service struct {
 	accepted, exited, failed, silent atomic.Uint64
 	refused                          [NumReasons]atomic.Uint64
 	lost, lostStderr                 atomic.Uint64
+	undelivered                      [ways]atomic.Uint64
 	refusals                         refusals
 	share                            share // guarded by log.queue.mu
 	usage                            usage
@@ -133,6 +135,22 @@ func (s *Service) Listed(peer []byte) {
 	}
 }
 
+// A Way is where a datagram goes.
+type Way uint8
+
+// The ways.
+const (
+	ToProgram Way = iota
+	ToPeer
+	ways
+)
+
+// String is the way as a label of metrics has it.
+func (w Way) String() string { return [...]string{"in", "out"}[min(w, ToPeer)] }
+
+// Undelivered counts a datagram that was dropped.
+func (s *Service) Undelivered(w Way) { s.undelivered[w].Add(1) }
+
 // A Pause is a time in which connections are refused since the service's program keeps failing.
 type Pause struct {
 	Last   error         // the failure that brought it, in words
@@ -218,6 +236,9 @@ func (s *Service) Exited(c *Conn, x *Exit) {
 	if x.Leftovers > 0 {
 		e = e.Int(fieldLeftovers, x.Leftovers)
 	}
+	if x.Dropped > 0 {
+		e = e.Int64(fieldDropped, x.Dropped)
+	}
 	e.Msg("exited")
 }
 
@@ -271,6 +292,8 @@ type Counts struct {
 	// Lines of the log that were to tell of the service and never got there; those that its programs wrote to
 	// their standard error, and all together.
 	LostStderr, Lost uint64
+
+	Undelivered [ways]uint64 // datagrams, by where they were to go
 }
 
 // RefusedTotal is the sum over all reasons.
@@ -292,6 +315,9 @@ func (s *Service) Counts() Counts {
 	}
 	for i := range c.Refused {
 		c.Refused[i] = s.refused[i].Load()
+	}
+	for way := range c.Undelivered {
+		c.Undelivered[way] = s.undelivered[way].Load()
 	}
 	c.Accepted, c.Silent = s.accepted.Load(), s.silent.Load()
 	c.Live = c.Accepted - min(c.Accepted, c.Exited+c.RefusedTotal())

@@ -282,10 +282,10 @@ func (s *Set) takeHeirloom(h *heirloom, l *config.Listener, door Door) (*Socket,
 	return k, nil
 }
 
-// everywhere tells that a socket has the connections to all addresses of the
+// everywhere tells that a socket has what comes to all addresses of the
 // machine, each of which has its own local one.
 func everywhere(self *peer.Peer) bool {
-	return self.Kind == peer.Internet && self.Local.Addr().IsUnspecified()
+	return (self.Kind == peer.Internet || self.Kind == peer.UDP) && self.Local.Addr().IsUnspecified()
 }
 
 // ready makes an inherited socket one that can be served. It is non-blocking
@@ -298,6 +298,9 @@ func (k *Socket) ready(l *config.Listener) error {
 	}
 	if err == nil && l.Backlog > 0 {
 		err = listenOn(k.fd, l)
+	}
+	if err == nil && k.Datagrams() {
+		err = tellSenders(k.fd, k.self.Local.Addr(), k.heirloom.dual)
 	}
 	return err
 }
@@ -328,7 +331,7 @@ func (k *Socket) fits(l *config.Listener, door Door) error {
 	}
 	if k.Datagrams() && door.Porter(k) == nil {
 		return &hindrance{what: "the inherited " + k.heirloom.String() + " is a socket for datagrams, at which nobody is accepted",
-			hint: "write wait: stdin for a program that receives them itself"}
+			hint: "write wait: stdin for a program that receives them itself, or the address instead of the name for a program for each peer"}
 	}
 	return nil
 }

@@ -195,7 +195,7 @@ func TestWhatCannotBeInherited(t *testing.T) {
 		{named("none"), "cannot listen on fd:none: no socket of that name was handed over to superd", "there are: null, records, silent, stream, udp"},
 		{named("null"), "cannot listen on fd:null: the inherited descriptor 200 (null) is no socket", ""},
 		{named("udp"), "cannot listen on fd:udp: the inherited descriptor 201 (udp) is a socket for datagrams, at which nobody is accepted",
-			"write wait: stdin for a program that receives them itself"},
+			"write wait: stdin for a program that receives them itself, or the address instead of the name for a program for each peer"},
 		{named("silent"), "cannot listen on fd:silent: the inherited descriptor 202 (silent) is a socket that does not listen", ""},
 		{local(dir + "/records"), "cannot listen on unix:" + dir + "/records: the inherited descriptor 203 (records) is not of the type stream", ""},
 	} {

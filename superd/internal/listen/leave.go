@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"slices"
 	"time"
 )
 
@@ -10,8 +11,8 @@ import (
 func (s *Set) Shut(door Door) {
 	shut := make(chan struct{})
 	s.Order(func() {
-		for len(s.doors[door]) > 0 {
-			s.Finish(s.doors[door][0])
+		for _, k := range slices.Clone(s.doors[door]) {
+			s.Finish(k)
 		}
 		close(shut)
 	})

@@ -16,6 +16,21 @@ type Porter interface {
 	Readable(k *Socket)
 }
 
+// A Keeper is a porter whose sockets can stay open after their time, for those
+// who are still answered from them.
+type Keeper interface {
+	Porter
+	// Keeps reads what has come to k before its end, and tells whether k must
+	// stay open. It is the keeper's then to have it finished again.
+	Keeps(k *Socket) bool
+}
+
+// kept tells whether k must stay open after its time.
+func (k *Socket) kept() bool {
+	keeper, is := k.porter.(Keeper)
+	return is && keeper.Keeps(k)
+}
+
 // A lease is what a socket knows of the program that has it, and of the set
 // that is to wait for it again when the program has ended: a reload may have
 // given it to another one meanwhile.

@@ -125,6 +125,9 @@ func (s *Set) openInternet(l *config.Listener, addr netip.AddrPort, door Door) (
 	if err = prepare(fd, l, addr); err == nil {
 		err = configure(fd, l, nil)
 	}
+	if err == nil && l.Datagrams() {
+		err = tellSenders(fd, addr.Addr(), l.Dual)
+	}
 	if err == nil {
 		err = k.listen(l, addr)
 	}

@@ -58,7 +58,6 @@ type Set struct {
 	watched []func()  // for others, by how far their numbers are below watchedNumber
 	doors   map[Door][]*Socket
 	peer    peer.Peer // of the connection that was accepted last
-	shut    bool      // the sockets are closed
 	closing bool
 	shortage
 }
@@ -250,7 +249,11 @@ func (s *Set) ShutAll() {
 		for _, k := range s.sockets {
 			s.takeQueue(k)
 		}
-		s.closeSockets()
+		for _, k := range s.sockets {
+			if k != nil && !k.kept() {
+				s.closeSocket(k)
+			}
+		}
 		close(shut)
 	})
 	<-shut
@@ -281,11 +284,13 @@ func (s *Set) Forsake(k *Socket) {
 }
 
 // Finish accepts what the kernel has queued for a socket of s already, as far
-// as there is room for it, and closes the socket. It is for Order.
+// as there is room for it, and closes the socket, unless a Keeper keeps it. It is
+// for Order.
 func (s *Set) Finish(k *Socket) {
 	s.takeQueue(k)
-	s.Forsake(k)
-	k.close()
+	if !k.kept() {
+		s.closeSocket(k)
+	}
 }
 
 // Close closes all sockets, runs what was ordered, and ends Serve, which must
@@ -296,15 +301,10 @@ func (s *Set) Close() {
 	s.free()
 }
 
-// closeSockets leaves no socket that an event could speak of.
-func (s *Set) closeSockets() {
-	for _, k := range s.sockets {
-		if k != nil {
-			s.Forsake(k)
-			k.close()
-		}
-	}
-	s.shut = true
+// closeSocket leaves no socket that an event could speak of.
+func (s *Set) closeSocket(k *Socket) {
+	s.Forsake(k)
+	k.close()
 }
 
 // free closes all descriptors of a set that nobody serves.
@@ -312,8 +312,10 @@ func (s *Set) free() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.freed = true
-	if !s.shut {
-		s.closeSockets()
+	for _, k := range s.sockets {
+		if k != nil {
+			s.closeSocket(k)
+		}
 	}
 	unix.Close(s.set)
 	unix.Close(s.waker)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -47,9 +48,14 @@ func (s *Set) openUnix(l *config.Listener, owners Owners, door Door) (*Socket, e
 		return nil, err
 	}
 	k := &Socket{fd: fd, door: door, listener: l, self: peer.Peer{Kind: peer.Unix, Path: l.Name}}
-	if l.Name[0] == '@' {
+	if l.Datagrams() {
+		err = tellSenders(fd, netip.Addr{}, false)
+	}
+	switch {
+	case err != nil:
+	case l.Name[0] == '@':
 		err = k.bindAbstract(l)
-	} else {
+	default:
 		err = k.bindPath(l, owners)
 	}
 	if err == nil {

@@ -42,6 +42,9 @@ type Peer struct {
 	// Of VSock.
 	RemoteVM, LocalVM VM
 
+	// Datagrams says that the client has sent a datagram, and has no connection.
+	Datagrams bool
+
 	// Via is the proxy that spoke for the client; the zero AddrPort where the
 	// client came itself.
 	Via netip.AddrPort

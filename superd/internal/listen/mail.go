@@ -1,0 +1,285 @@
+package listen
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"superd/superd/internal/peer"
+)
+
+// A Sender is who has sent a datagram, and to which of superd's addresses: two
+// datagrams with the same one belong together. A unix socket's is the name that
+// it is bound to and the user who has sent; one that has no name is known by its
+// process.
+type Sender struct {
+	Name     string
+	UID, GID uint32
+	PID      int32
+
+	Remote, Local [16]byte // IPv4 is mapped into IPv6
+	Port          uint16
+	Zone, Device  uint32 // of link-local addresses, else 0
+}
+
+// A Return is how the sender of a datagram is answered: from the address that
+// it has sent to. One without an address cannot be. It is plain data.
+type Return struct{ Address, Control []byte }
+
+// LongestDatagram is what is received and sent at most, in bytes: as much as IP
+// has room for. More of a unix socket is no datagram for superd.
+const LongestDatagram = 1 << 16
+
+// A Mailbox is the datagram that was received last, and the memory for it.
+type Mailbox struct {
+	Text   []byte
+	Cut    bool // it was longer than Text
+	Spread bool // it was sent to everybody (broadcast) or to a group (multicast)
+	From   Sender
+
+	buffer  [LongestDatagram]byte
+	control [256]byte
+	address unix.RawSockaddrAny
+	iov     unix.Iovec
+	header  unix.Msghdr
+}
+
+// Buffer is memory for whoever has a use for it between two datagrams.
+func (m *Mailbox) Buffer() []byte { return m.buffer[:] }
+
+// tellSenders has the kernel tell of each datagram that comes to fd to which
+// address it was sent, or by a unix socket, which has no address, by whom. Of
+// what has come before the kernel may not know it.
+func tellSenders(fd int, addr netip.Addr, dual bool) error {
+	if !addr.IsValid() {
+		return setOption(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1, "SO_PASSCRED")
+	}
+	var err error
+	if addr.Is6() {
+		err = setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1, "IPV6_RECVPKTINFO")
+	}
+	if addr.Is4() || dual {
+		err = errors.Join(err, setOption(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1, "IP_PKTINFO"))
+	}
+	return err
+}
+
+// Receive takes the first datagram that waits at k, without waiting for one. An
+// error says that there is none, or what else is wrong.
+func (k *Socket) Receive(m *Mailbox) error {
+	for {
+		m.iov.Base = &m.buffer[0]
+		m.iov.SetLen(len(m.buffer))
+		m.header = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&m.address)), Namelen: uint32(unsafe.Sizeof(m.address)),
+			Iov: &m.iov, Control: &m.control[0]}
+		m.header.SetIovlen(1)
+		m.header.SetControllen(len(m.control))
+		n, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(k.fd), uintptr(unsafe.Pointer(&m.header)), unix.MSG_DONTWAIT)
+		switch errno {
+		case 0:
+			m.Text, m.Cut, m.Spread = m.buffer[:n], m.header.Flags&unix.MSG_TRUNC != 0, false
+			m.identify(k)
+			return nil
+		case unix.EINTR:
+			continue
+		}
+		return errno
+	}
+}
+
+// identify finds out whose the datagram is.
+func (m *Mailbox) identify(k *Socket) {
+	m.From = Sender{}
+	if k.self.Kind == peer.Unix {
+		if name := m.name(); len(name) > 0 {
+			m.From.Name = unsafe.String(&name[0], len(name)) // until it is kept, see Own
+		}
+	} else {
+		m.readAddress()
+	}
+	m.readControl()
+	if k.self.Kind == peer.Unix && m.From.Name != "" {
+		m.From.PID = 0
+	}
+}
+
+// name is the address of a unix socket, whose first byte is zero where it is
+// abstract; nothing for none.
+func (m *Mailbox) name() []byte {
+	const begin = unsafe.Offsetof(unix.RawSockaddrUnix{}.Path)
+	if uintptr(m.header.Namelen) <= begin {
+		return nil
+	}
+	return unsafe.Slice((*byte)(unsafe.Pointer(&m.address)), m.header.Namelen)[begin:]
+}
+
+func (m *Mailbox) readAddress() {
+	f := &m.From
+	switch m.address.Addr.Family {
+	case unix.AF_INET:
+		in := (*unix.RawSockaddrInet4)(unsafe.Pointer(&m.address))
+		f.Remote, f.Port = mapped(in.Addr), networkOrder(in.Port)
+	case unix.AF_INET6:
+		in := (*unix.RawSockaddrInet6)(unsafe.Pointer(&m.address))
+		f.Remote, f.Port, f.Zone = in.Addr, networkOrder(in.Port), in.Scope_id
+	}
+}
+
+// mapped is an IPv4 address as IPv6 has it.
+func mapped(a [4]byte) [16]byte {
+	return [16]byte{10: 0xff, 11: 0xff, 12: a[0], 13: a[1], 14: a[2], 15: a[3]}
+}
+
+// readControl reads what the kernel tells beside a datagram.
+func (m *Mailbox) readControl() {
+	rest := m.control[:m.header.Controllen]
+	for len(rest) >= unix.SizeofCmsghdr {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&rest[0]))
+		if h.Len < unix.SizeofCmsghdr || uint64(h.Len) > uint64(len(rest)) {
+			return
+		}
+		m.readMessage(h, rest[unix.CmsgLen(0):h.Len])
+		rest = rest[min(unix.CmsgSpace(int(h.Len)-unix.CmsgLen(0)), len(rest)):]
+	}
+}
+
+func (m *Mailbox) readMessage(h *unix.Cmsghdr, data []byte) {
+	f := &m.From
+	switch {
+	case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+		in := (*unix.Inet4Pktinfo)(unsafe.Pointer(&data[0]))
+		f.Local = mapped(in.Addr)
+		// The address that an answer would come from is another then, ip(7).
+		m.Spread = m.Spread || in.Addr != in.Spec_dst && in.Spec_dst != [4]byte{}
+	case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+		in := (*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0]))
+		if f.Local = in.Addr; isLinkLocal(in.Addr) {
+			f.Device = in.Ifindex
+		}
+		m.Spread = m.Spread || in.Addr[0] == 0xff
+	case h.Level == unix.SOL_SOCKET && h.Type == unix.SCM_CREDENTIALS && len(data) >= unix.SizeofUcred:
+		who := (*unix.Ucred)(unsafe.Pointer(&data[0]))
+		f.PID, f.UID, f.GID = who.Pid, who.Uid, who.Gid
+	}
+}
+
+func isLinkLocal(a [16]byte) bool { return a[0] == 0xfe && a[1]&0xc0 == 0x80 }
+
+// Own is From in memory of its own.
+func (m *Mailbox) Own() Sender {
+	s := m.From
+	s.Name = string(append([]byte(nil), s.Name...))
+	return s
+}
+
+// Introduce says who has sent the datagram, which came to k.
+func (k *Socket) Introduce(m *Mailbox) peer.Peer {
+	p := k.self
+	p.Datagrams = true
+	if p.Kind == peer.Unix {
+		p.Bound = boundName(&m.address, m.header.Namelen)
+		p.PID, p.UID, p.GID = m.pid(), m.From.UID, m.From.GID
+		return p
+	}
+	p.Remote = addressOf(&m.address)
+	if k.any && m.From.Local != [16]byte{} {
+		local := netip.AddrFrom16(m.From.Local).Unmap()
+		if m.From.Device != 0 {
+			local = local.WithZone(zoneName(m.From.Device))
+		}
+		p.Local = netip.AddrPortFrom(local, p.Local.Port())
+	}
+	return p
+}
+
+// pid is the process that has sent, which is no part of From where the sender
+// has a name.
+func (m *Mailbox) pid() int32 {
+	from := m.From
+	m.readControl()
+	pid := m.From.PID
+	m.From = from
+	return pid
+}
+
+// WayBack is how the sender of the datagram, which came to k, is answered.
+func (k *Socket) WayBack(m *Mailbox) (r Return) {
+	if k.self.Kind == peer.Unix && m.From.Name == "" {
+		return r
+	}
+	r.Address = append(r.Address, unsafe.Slice((*byte)(unsafe.Pointer(&m.address)), m.header.Namelen)...)
+	if k.any && k.self.Kind == peer.UDP {
+		r.Control = sourceOf(&m.From, m.address.Addr.Family)
+	}
+	return r
+}
+
+// sourceOf has an answer come from the address that was sent to.
+func sourceOf(f *Sender, family uint16) []byte {
+	if family == unix.AF_INET {
+		b := message(unix.IPPROTO_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo)
+		copy(b[unix.CmsgLen(0)+4:], f.Local[12:]) // Spec_dst
+		return b
+	}
+	b := message(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo)
+	copy(b[unix.CmsgLen(0):], f.Local[:])
+	binary.NativeEndian.PutUint32(b[unix.CmsgLen(16):], f.Device)
+	return b
+}
+
+// message is a control message with zeros for data.
+func message(level, kind int32, size int) []byte {
+	b := make([]byte, unix.CmsgSpace(size))
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+	h.Level, h.Type = level, kind
+	h.SetLen(unix.CmsgLen(size))
+	return b
+}
+
+// Answer sends a datagram to who can be reached by r, without waiting for room.
+func (k *Socket) Answer(r *Return, text []byte) error {
+	if len(r.Address) == 0 {
+		return unix.EDESTADDRREQ
+	}
+	iov := unix.Iovec{}
+	if len(text) > 0 {
+		iov.Base = &text[0]
+		iov.SetLen(len(text))
+	}
+	h := unix.Msghdr{Name: &r.Address[0], Namelen: uint32(len(r.Address)), Iov: &iov}
+	h.SetIovlen(1)
+	if len(r.Control) > 0 {
+		h.Control = &r.Control[0]
+		h.SetControllen(len(r.Control))
+	}
+	for {
+		_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(k.fd), uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+			continue
+		}
+		return errno
+	}
+}
+
+// Remote is the sender's address, without a zone; the zero Addr for a unix
+// socket's.
+func (s *Sender) RemoteAddr() netip.Addr {
+	if s.Remote == [16]byte{} {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom16(s.Remote).Unmap()
+}
+
+// LocalAddr is the address that was sent to, as RemoteAddr.
+func (s *Sender) LocalAddr() netip.Addr {
+	if s.Local == [16]byte{} {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom16(s.Local).Unmap()
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"superd/superd/internal/config"
+	"superd/superd/internal/listen"
+	"superd/superd/internal/peer"
+)
+
+// Two services that answer whatever comes to them would answer one another for
+// ever, once a datagram with a false sender has brought them together. So there
+// are senders to whom nobody answers.
+
+// loops are what superd must not answer. It never changes.
+type loops struct {
+	answering map[uint16]bool     // ports at which datagrams are answered by built-ins, here or anywhere
+	own       map[uint16]bool     // ports of superd's own sockets
+	names     map[string]bool     // of its unix sockets
+	addresses map[netip.Addr]bool // of this machine
+}
+
+// smallServices are the ports of services that answer anything (RFC 862 to 868).
+var smallServices = []uint16{7, 9, 13, 17, 19, 37}
+
+// findLoops looks at all sockets of datagrams that there will be.
+func findLoops(sites []*site) *loops {
+	l := &loops{map[uint16]bool{}, map[uint16]bool{}, map[string]bool{}, map[netip.Addr]bool{}}
+	for _, port := range smallServices {
+		l.answering[port] = true
+	}
+	some := false
+	for _, s := range sites {
+		if !s.listener.Datagrams() {
+			continue
+		}
+		some = true
+		if s.listener.Family == config.Unix {
+			l.names[s.listener.Name] = true
+			continue
+		}
+		port := s.socket.Local().Port()
+		l.own[port] = true
+		if s.service.config.Builtin != "" && s.service.config.Wait == "" {
+			l.answering[port] = true
+		}
+	}
+	if some {
+		l.addAddresses()
+	}
+	return l
+}
+
+// addAddresses finds out which addresses the machine has, as far as it tells.
+func (l *loops) addAddresses() {
+	list, _ := net.InterfaceAddrs()
+	for _, a := range list {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			l.addresses[p.Addr().Unmap().WithZone("")] = true
+		}
+	}
+}
+
+// refreshLoops keeps up with the addresses of the machine.
+func (d *daemon) refreshLoops() {
+	old := d.loops.Load()
+	if old == nil || len(old.addresses) == 0 {
+		return
+	}
+	fresh := &loops{old.answering, old.own, old.names, map[netip.Addr]bool{}}
+	fresh.addAddresses()
+	d.loops.CompareAndSwap(old, fresh) // else a reload was faster
+}
+
+var (
+	errPortless = errors.New("a datagram from port 0 cannot be answered")
+	errSpread   = errors.New("a datagram to everybody, or to a group, is not answered")
+	errNobody   = errors.New("a datagram that seems to be from everybody, from a group or from nowhere is not answered")
+	errOwn      = errors.New("the datagram seems to be from a socket of superd's own: they would answer one another for ever")
+)
+
+// reflection is why the sender of a datagram is not answered, nor a program
+// started for it; nil for others.
+func (d *daemon) reflection(k *listen.Socket, m *listen.Mailbox) error {
+	l := d.loops.Load()
+	self := k.Self()
+	if self.Kind == peer.Unix {
+		if name := k.Introduce(m).Bound; name != "" && l.names[name] {
+			return errOwn
+		}
+		return nil
+	}
+	from, to := m.From.RemoteAddr(), m.From.LocalAddr()
+	switch {
+	case m.From.Port == 0:
+		return errPortless
+	case m.Spread:
+		return errSpread
+	case !from.IsValid() || from.IsUnspecified() || from.IsMulticast() || from == broadcast:
+		return errNobody
+	case l.answering[m.From.Port]:
+		return answeringPort(m.From.Port)
+	case l.own[m.From.Port] && (from == to || from.IsLoopback() || l.addresses[from]):
+		return errOwn
+	}
+	return nil
+}
+
+// An answeringPort is one whose datagrams are answers, or may be.
+type answeringPort uint16
+
+func (p answeringPort) Error() string {
+	return fmt.Sprintf("a datagram from port %d is not answered: what is there may answer in turn, for ever", uint16(p))
+}
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
