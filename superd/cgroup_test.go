@@ -206,3 +206,43 @@ services:
 		return nil
 	})
 }
+
+// A superd that was killed leaves cgroups, with programs that go on; the next one
+// with the same file is not in their way, and takes away what is empty, in the
+// end all.
+func TestCgroupOfTheKilled(t *testing.T) {
+	root := cgroupRoot(t)
+	yaml := several(
+		"each", `listen: "127.0.0.1:0", run: /bin/cat, cgroup: {tasks: 4, per_connection: true}`,
+		"together", `listen: "127.0.0.1:0", run: /bin/cat, cgroup: {tasks: 4}`)
+	first := startInCgroups(t, root, yaml)
+	var before []net.Conn
+	for range 3 {
+		before = append(before, first.held("each"))
+	}
+	before = append(before, first.held("together"))
+	first.signal(unix.SIGKILL)
+	first.ended()
+	before[0].Close() // its cgroup is empty by and by
+	second := start(t, yaml)
+	own := second.held("each")
+	for _, c := range before[1:] {
+		second.talk(c, "still here\n")
+	}
+	second.held("together").Close()
+	for _, c := range before[1:] {
+		c.Close()
+	}
+	second.upgradeNow(1)
+	second.talk(own, "hello\n")
+	own.Close()
+	for range 3 {
+		second.held("each").Close()
+	}
+	eventually(t, func() error {
+		if text, _ := os.ReadFile(root + "/service.each/cgroup.events"); strings.Contains(string(text), "populated 1") {
+			return fmt.Errorf("programs of the first superd still run")
+		}
+		return nil
+	})
+}

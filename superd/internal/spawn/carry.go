@@ -54,6 +54,7 @@ func (e *Engine) Resume(c *Carried, p *Plan) Child {
 	child.leaf = leaf
 	if p != nil && p.walls.cgroup != nil && p.walls.cgroup.limits.PerConnection && p.walls.cgroup.dir == filepath.Dir(c.Leaf) {
 		child.group = p.walls.cgroup
+		child.group.know(c.Leaf)
 	}
 	return child
 }

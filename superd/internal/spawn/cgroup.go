@@ -236,6 +236,7 @@ func (c *cgroup) build(needed []string) (err error) {
 		return err
 	}
 	if c.limits.PerConnection {
+		c.sweep()
 		return enable(c.dir, needed)
 	}
 	if err := c.limit(c.dir); err != nil {
@@ -345,6 +346,24 @@ func (c *cgroup) freshDir() (string, error) {
 	}
 }
 
+// sweep takes away what a superd that was killed has left in c's directory, as
+// far as nothing runs there. None of c's own may be there.
+func (c *cgroup) sweep() {
+	list, _ := filepath.Glob(c.dir + "/[1-9]*")
+	for _, dir := range list {
+		os.Remove(dir)
+	}
+}
+
+// know has no other leaf take the place of one that another superd has made.
+func (c *cgroup) know(dir string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n, err := strconv.Atoi(filepath.Base(dir)); err == nil {
+		c.leaves = max(c.leaves, n)
+	}
+}
+
 // empty tells whether nothing runs in l any more.
 func (l *leaf) empty() bool {
 	var text [256]byte
@@ -414,6 +433,9 @@ func (c *cgroup) close() {
 	}
 	if c.fd >= 0 {
 		unix.Close(c.fd)
+	}
+	if c.limits.PerConnection {
+		c.sweep()
 	}
 	os.Remove(c.dir)
 }
