@@ -64,11 +64,17 @@ func (a *admission) withoutRoom() string {
 	switch q := a.service.Queue; {
 	case a.rules.Refuse:
 		return "refuse"
-	case a.policy.Direct():
+	case a.inKernel():
 		return "wait in the kernel's queue"
 	default:
 		return fmt.Sprintf("wait, at most %d clients for %s", q.Length, span(q.Timeout))
 	}
+}
+
+// inKernel tells that a client is not accepted before there is room: datagrams
+// are taken as they come, and who comes by tcpmux is there already.
+func (a *admission) inKernel() bool {
+	return a.policy.Direct() && !converses(a.service) && len(a.service.Listen) > 0
 }
 
 func (a *admission) reasonsWithText() string {

@@ -753,7 +753,7 @@ services:
   plain: {listen: 7, run: /bin/cat, user: '64001'}
   strict: {listen: 8, run: /bin/cat, user: '64001', group: '64002', groups: ['64003', '64004'],
     sandbox: {preset: strict, read: [/etc], write: [/srv], exec: [/bin/ls, /bin/sh]}}
-  rooted: {listen: 9, builtin: echo, user: '64001', chroot: %s, sandbox: offline,
+  rooted: {listen: "udp:9", builtin: echo, user: '64001', chroot: %s, sandbox: offline,
     rlimits: {nofile: {soft: 64, hard: 128}, core: 0, cpu: 10s}}
   caps: {listen: 10, run: /bin/cat, user: '64001', sandbox: {preset: none, capabilities: [CAP_CHOWN, kill]}}
   effort: {listen: 11, run: /bin/cat, user: '64001', sandbox: {read: [/no/such/path], best_effort: true}}
@@ -792,7 +792,7 @@ rooted:
     limit core 0, at most 0
     limit nofile 64, at most 128
     allow everybody
-    where there is no room: wait in the kernel's queue
+    where there is no room: wait, at most 100 clients for 10s
 caps:
     user 64001 (64001), group 64001 (64001), supplementary groups []
     capabilities chown kill
