@@ -35,7 +35,7 @@ var ways = map[string]string{"plain": "run: /bin/cat, sandbox: none", "confined"
 func TestTCPMux(t *testing.T) {
 	t.Parallel()
 	const data = "\r\nwhat follows, \x00 and\r\n all of it\n"
-	d := start(t, muxed("", "plain", "tcpmux: true, "+ways["plain"], "confined", "tcpmux: true, "+ways["confined"],
+	d := start(t, muxed(", timeout: {first_byte: 1h}", "plain", "tcpmux: true, "+ways["plain"], "confined", "tcpmux: true, "+ways["confined"],
 		"other", `listen: "127.0.0.1:0", builtin: echo`, "beside", `listen: "127.0.0.1:0", builtin: echo, sandbox: none`))
 	n := map[string]int{}
 	for service := range ways {
@@ -194,8 +194,9 @@ func TestTCPMuxRefuses(t *testing.T) {
 		{"", "", ""}, // silence is no refusal
 	}
 	var services []string
-	for i := range list {
-		services = append(services, fmt.Sprint("s", i), `listen: "127.0.0.1:0", builtin: tcpmux, timeout: {first_byte: 700ms}`)
+	for i, x := range list {
+		time := ifElse(x.why == late || x.why == "", "700ms", "1h")
+		services = append(services, fmt.Sprint("s", i), `listen: "127.0.0.1:0", builtin: tcpmux, timeout: {first_byte: `+time+`}`)
 	}
 	d := start(t, muxed("", append(services,
 		"named", "tcpmux: true, builtin: echo",

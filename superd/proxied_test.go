@@ -85,7 +85,7 @@ func TestProxyHeaders(t *testing.T) {
 	const data = "\r\nwhat follows, \x00 and\r\n all of it"
 	d := start(t, fmt.Sprintf(`
 services:
-  peer:  {listen: "127.0.0.1:0", %s, proxy_protocol: {from: [127.0.0.0/8]}}
+  peer:  {listen: "127.0.0.1:0", %s, proxy_protocol: {from: [127.0.0.0/8], timeout: 1h}}
   other: {listen: "127.0.0.1:0", builtin: echo}
 `, tellsPeer))
 	n := 0

@@ -272,7 +272,11 @@ func (in *instance) describe(f *Facts) {
 			in.steps[p.session].decimal = address(in.text[start+len(v.name):])
 		}
 	}
-	for rest := f.Peer.Extra; len(rest) > 0; {
+	rest := f.Peer.Extra
+	if len(rest) > p.spec.Room {
+		rest = nil // it has come by a file in which the service had a proxy before it
+	}
+	for len(rest) > 0 {
 		variable, more, _ := bytes.Cut(rest, []byte{0})
 		start := len(in.text)
 		in.text = append(append(in.text, variable...), 0)

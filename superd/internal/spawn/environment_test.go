@@ -1,9 +1,12 @@
 package spawn
 
 import (
+	"bytes"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"superd/superd/internal/peer"
 )
@@ -21,6 +24,34 @@ func TestLongestVariable(t *testing.T) {
 			if n := len(v.name) + len(v.value(nil, f)) + 1; n > longestVariable {
 				t.Errorf("%s takes %d bytes", v.name, n)
 			}
+		}
+	}
+}
+
+// Variables that a plan has no room for, since the client came by another file,
+// are left out.
+func TestNoRoomForVariables(t *testing.T) {
+	e := NewEngine()
+	var extra []byte
+	var names []string
+	for i := range 20 {
+		names = append(names, fmt.Sprint("SUPERD_PROXY_", i))
+		extra = append(append(extra, names[i]+"="+strings.Repeat("x", 300)...), 0)
+	}
+	for _, room := range []int{0, len(extra)} {
+		s := script("true")
+		s.EnvStyle = []string{"ucspi"}
+		if s.Room = room; room > 0 {
+			s.Further = names
+		}
+		in := compile(t, e, s).newInstance()
+		text, envp := unsafe.SliceData(in.text), unsafe.SliceData(in.envp)
+		in.describe(&Facts{ID: []byte("1"), Peer: &peer.Peer{Remote: netip.MustParseAddrPort("192.0.2.1:1"), Local: netip.MustParseAddrPort("192.0.2.2:2"), Extra: extra}})
+		if text != unsafe.SliceData(in.text) || envp != unsafe.SliceData(in.envp) {
+			t.Errorf("with room for %d bytes what the child reads has moved", room)
+		}
+		if got := bytes.HasSuffix(in.text, extra); got != (room > 0) || in.envp[len(in.envp)-1] != 0 || !bytes.Contains(in.text, []byte("TCPREMOTEIP=192.0.2.1\x00")) {
+			t.Errorf("with room for %d bytes the variables are %q", room, in.text)
 		}
 	}
 }

@@ -30,7 +30,7 @@ type Spec struct {
 	Env      []string // NAME=value, the same for every connection
 	EnvStyle []string // which sets of connection variables are added
 	Further  []string // names of the variables that a connection's Peer.Extra may have
-	Room     int      // bytes, at least as many as Peer.Extra has
+	Room     int      // bytes; a Peer.Extra that has more is left out
 	Stderr   string
 	Sockets  int // how many listening sockets the program can get, from 3 on, and no connection as 0 and 1; 0 for a connection
 	Dir      string
