@@ -245,4 +245,7 @@ func TestCgroupOfTheKilled(t *testing.T) {
 		}
 		return nil
 	})
+	second.exited("each", 4)
+	second.exited("together", 1)
+	second.idle = second.descriptors() // what is kept for the next connections
 }

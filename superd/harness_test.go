@@ -229,14 +229,15 @@ func (d *process) await(match func(record) bool) record {
 func (d *process) awaitMany(n int, match func(record) bool) []record {
 	d.t.Helper()
 	deadline := time.After(patience)
-	for ended := false; ; {
+	var found []record
+	for seen, ended := 0, false; ; {
 		d.mu.Lock()
-		var found []record
-		for _, r := range d.records {
+		for _, r := range d.records[seen:] {
 			if match(r) {
 				found = append(found, r)
 			}
 		}
+		seen = len(d.records)
 		grown := d.grown
 		d.mu.Unlock()
 		if len(found) >= n {

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // rewrite gives superd another file, and has it taken up; it returns the record
@@ -174,14 +175,16 @@ func TestManyReloads(t *testing.T) {
 		}
 		return text
 	}
-	d := start(t, file(1))
+	a := startAsked(t, file(1))
 	var stop atomic.Bool
 	var clients sync.WaitGroup
-	for _, service := range []string{"fixed", "walls"} {
-		address := d.address(service)
+	visits := map[string]*atomic.Uint64{"fixed": {}, "walls": {}}
+	for service := range visits {
+		address := a.address(service)
 		for range 4 {
 			clients.Go(func() {
-				for !stop.Load() {
+				for pace := everySoOften(t); !stop.Load(); <-pace {
+					visits[service].Add(1)
 					if err := visitOnce(address, askFor("hello\n", "hello\n")); err != nil {
 						t.Error(err)
 						return
@@ -190,16 +193,40 @@ func TestManyReloads(t *testing.T) {
 			})
 		}
 	}
-	held := d.held("walls")
-	n := fewer(200, 50)
+	held := a.held("walls")
+	n, begin := fewer(1000, 50), time.Now()
 	for i := 1; i <= n; i++ {
-		d.rewrite(i, file(i+1))
+		a.rewrite(i, file(i+1))
 	}
-	d.talk(held, "after all that\n")
+	held.SetDeadline(time.Now().Add(patience))
+	a.talk(held, "after all that\n")
 	held.Close()
 	stop.Store(true)
 	clients.Wait()
-	d.rewrite(n+1, file(1))
+	a.rewrite(n+1, file(1))
+	a.settled()
+	t.Logf("%d reloads in %s, beside %d connections", n, time.Since(begin), visits["fixed"].Load()+visits["walls"].Load())
+	s := a.status()
+	for _, v := range s.Services {
+		want := visits[v.Name].Load()
+		if v.Name == "walls" {
+			want++ // the one that was held
+		}
+		if v.Total != want || v.Exited != want || v.Failed+v.Refused+v.Live != 0 {
+			t.Errorf("of %d clients: %+v", want, v)
+		}
+	}
+	if len(s.Services) != 2 || s.Generation != n+2 {
+		t.Errorf("superd says %+v", s)
+	}
+}
+
+// everySoOften is how clients come that are not to have the machine for
+// themselves.
+func everySoOften(t *testing.T) <-chan time.Time {
+	pace := time.NewTicker(16 * time.Millisecond)
+	t.Cleanup(pace.Stop)
+	return pace.C
 }
 
 // What a reload allows or forbids holds at once, for those who wait as well.

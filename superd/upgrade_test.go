@@ -200,7 +200,7 @@ func TestManyUpgrades(t *testing.T) {
 		for range 4 {
 			clients.Go(func() {
 				text := strings.Repeat("0123456789abcdef", 1+rand.IntN(1000))
-				for !stop.Load() {
+				for pace := everySoOften(t); !stop.Load(); <-pace {
 					visits[i].Add(1)
 					if err := visitOnce(address, askFor(text, text)); err != nil {
 						t.Errorf("%s: %v", name, err)
@@ -215,12 +215,14 @@ func TestManyUpgrades(t *testing.T) {
 		c := a.dial(name)
 		clients.Go(func() { sums[i] = stream(t, c, &stop) })
 	}
-	n := fewer(200, 12)
+	n, begin := fewer(200, 12), time.Now()
 	for i := 1; i <= n; i++ {
 		a.upgradeNow(i)
 	}
+	took := time.Since(begin)
 	stop.Store(true)
 	clients.Wait()
+	t.Logf("%d upgrades in %s, beside %d connections", n, took, visits[0].Load()+visits[1].Load()+visits[2].Load())
 	for i, name := range names {
 		if sums[i][0] != sums[i][1] {
 			t.Errorf("what came back from %s is not what was sent", name)
@@ -228,7 +230,7 @@ func TestManyUpgrades(t *testing.T) {
 	}
 	a.settled()
 	for i, v := range a.status().Services {
-		if want := visits[i].Load() + 1; v.Total != want || v.Exited != want || v.Refused != 0 || v.Live != 0 || v.Failed != 0 {
+		if want := visits[i].Load() + 1; v.Total != want || v.Total != v.Exited+v.Refused+v.Live || v.Exited != want || v.Refused != 0 || v.Live != 0 || v.Failed != 0 {
 			t.Errorf("of %d clients: %+v", want, v)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -99,17 +100,20 @@ func TestRehearsal(t *testing.T) {
 	}
 	defer input.Close()
 	before := len(openDescriptors(t))
+	limit := time.Minute
 	rehearse := func(text string, quit <-chan struct{}) (string, End, error) {
 		said, end, err := e.Rehearse(&Rehearsal{Path: "/bin/sh", Argv: []string{"sh", "-c", text}, Dir: "/usr",
-			Env: []string{"WORD=said"}, Input: int(input.Fd()), Limit: 200_000_000, Quit: quit})
+			Env: []string{"WORD=said"}, Input: int(input.Fd()), Limit: limit, Quit: quit})
 		return string(said), end, err
 	}
 	if said, end, err := rehearse(`pwd >&2; echo $WORD >&2; cat; exit 3`, nil); err != nil || end.Status != 3 || said != "/usr\nsaid\n" {
 		t.Errorf("it says %q and ends with %+v, %v", said, end, err)
 	}
+	limit = 200 * time.Millisecond
 	if said, end, err := rehearse(`echo begin >&2; sleep 1000; echo end`, nil); err != unix.ETIMEDOUT || end.Signal != unix.SIGKILL || said != "begin\n" {
 		t.Errorf("it says %q and ends with %+v, %v", said, end, err)
 	}
+	limit = time.Minute
 	quit := make(chan struct{})
 	close(quit)
 	if _, end, err := rehearse(`sleep 1000`, quit); err != unix.ECANCELED || end.Signal != unix.SIGKILL {
