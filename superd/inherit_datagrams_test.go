@@ -197,3 +197,23 @@ func TestUpgradeKeepsUnixSockets(t *testing.T) {
 		t.Error("after the end the file is still there")
 	}
 }
+
+// Where the file has the address of one, each peer has a program, and is answered
+// from the address that it has sent to, also who has done that before superd was
+// there.
+func TestInheritedDatagramsOfPeers(t *testing.T) {
+	t.Parallel()
+	packets, at := handedPackets(t, "udp4", "0.0.0.0:0")
+	early := dialUDP(t, "127.0.0.2:"+port(at))
+	sendTo(t, early, "hello")
+	d := startCommand(t, handed(t, prepare(t, several("x", `listen: "udp:`+at+`", timeout: {idle: 2s}, `+counter(t))), "", packets))
+	pid := strings.Fields(receive(t, early))
+	late := dialUDP(t, "127.0.0.3:"+port(at))
+	counted(t, late, "", 1)
+	counted(t, early, pid[0], 2)
+	d.upgradeNow(1)
+	counted(t, early, pid[0], 3)
+	counted(t, late, "", 2)
+	d.exited("x", 2)
+	d.idle = d.descriptors() // when it was ready, a program may have been there
+}

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 
-	"superd/superd/internal/config"
 	"superd/superd/internal/listen"
 	"superd/superd/internal/peer"
 )
@@ -34,12 +33,12 @@ func findLoops(sites []*site) *loops {
 	}
 	some := false
 	for _, s := range sites {
-		if !s.listener.Datagrams() {
+		if !s.socket.Datagrams() {
 			continue
 		}
 		some = true
-		if s.listener.Family == config.Unix {
-			l.names[s.listener.Name] = true
+		if self := s.socket.Self(); self.Kind == peer.Unix {
+			l.names[self.Path] = true
 			continue
 		}
 		port := s.socket.Local().Port()

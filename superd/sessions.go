@@ -147,12 +147,12 @@ func (r *relay) newcomer(k *listen.Socket, m *listen.Mailbox) {
 func (g *guest) converse(k *listen.Socket, m *listen.Mailbox) error {
 	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return failed("make a pair of sockets", err)
+		return &spawn.Failure{Words: "make a pair of sockets", Errno: errnoOf(err)}
 	}
 	end, err := g.service.daemon.engine.Above(ends[0])
 	if err != nil {
 		unix.Close(ends[1])
-		return failed("keep a descriptor of the pair", err)
+		return &spawn.Failure{Words: "keep a descriptor of the pair", Errno: errnoOf(err)}
 	}
 	g.fd = ends[1]
 	s := &session{guest: g, socket: k, sender: m.Own(), back: k.WayBack(m), end: end, idle: g.service.config.Timeout.Datagrams}
@@ -162,9 +162,9 @@ func (g *guest) converse(k *listen.Socket, m *listen.Mailbox) error {
 	return nil
 }
 
-func failed(words string, err error) error {
+func errnoOf(err error) unix.Errno {
 	errno, _ := err.(unix.Errno)
-	return &spawn.Failure{Words: words, Errno: errno}
+	return errno
 }
 
 // speechless turns away who has a place, or waits for one, and can have no pair.

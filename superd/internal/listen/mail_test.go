@@ -1,0 +1,101 @@
+package listen
+
+import (
+	"net"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"superd/superd/internal/config"
+)
+
+// mailed is a socket of UDP at an address, and a client of it.
+func mailed(t *testing.T, address string) (*Socket, *net.UDPConn) {
+	t.Helper()
+	l := at(address)
+	l[0].Family = config.UDP
+	s := newSet(t)
+	k := open(t, s, l, newLodge(s))[0]
+	to := net.UDPAddrFromAddrPort(k.Local())
+	if to.IP.IsUnspecified() {
+		to.IP = net.IPv4(127, 0, 0, 2)
+	}
+	c, err := net.DialUDP("udp", nil, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return k, c
+}
+
+// What is done for each datagram takes no memory.
+func TestMailIsFree(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "0.0.0.0:0", "[::1]:0"} {
+		k, c := mailed(t, address)
+		m := new(Mailbox)
+		c.Write([]byte("hello"))
+		if err := k.Receive(m); err != nil {
+			t.Fatal(err)
+		}
+		back := k.WayBack(m)
+		sessions := map[Sender]int{m.Own(): 1}
+		out, in := []byte("hello"), make([]byte, 10)
+		if n := testing.AllocsPerRun(100, func() {
+			unix.Write(clientFD(t, c), out)
+			if k.Receive(m) != nil || string(m.Text) != "hello" || sessions[m.From] != 1 || k.Answer(&back, m.Text) != nil {
+				t.Error("it does not come")
+			}
+			unix.Read(clientFD(t, c), in)
+		}); n > 0 {
+			t.Errorf("%s: %v allocations for each datagram", address, n)
+		}
+	}
+}
+
+var clientFDs = map[*net.UDPConn]int{}
+
+// clientFD is a connection's descriptor, asked for once.
+func clientFD(t *testing.T, c *net.UDPConn) int {
+	if _, known := clientFDs[c]; !known {
+		raw, err := c.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw.Control(func(fd uintptr) { clientFDs[c] = int(fd) })
+	}
+	return clientFDs[c]
+}
+
+// Who has sent, and to which address, is known of each datagram; an answer comes
+// from there.
+func TestMailKnowsBothEnds(t *testing.T) {
+	for address, local := range map[string]string{"127.0.0.1:0": "127.0.0.1", "0.0.0.0:0": "127.0.0.2", "[::1]:0": "::1"} {
+		k, c := mailed(t, address)
+		m := new(Mailbox)
+		for _, text := range []string{"hello", "", "again"} {
+			c.Write([]byte(text))
+			if err := k.Receive(m); err != nil {
+				t.Fatal(err)
+			}
+			p := k.Introduce(m)
+			if string(m.Text) != text || m.Cut || m.Spread || p.Remote.String() != c.LocalAddr().String() || p.Local.Addr().String() != local ||
+				m.From.RemoteAddr() != p.Remote.Addr() || m.From.LocalAddr() != p.Local.Addr() || !p.Datagrams {
+				t.Errorf("%q: %+v, cut %t, spread %t", m.Text, p, m.Cut, m.Spread)
+			}
+			back := k.WayBack(m)
+			if err := k.Answer(&back, []byte(text)); err != nil {
+				t.Error(err)
+			}
+			b := make([]byte, 10)
+			if n, err := c.Read(b); err != nil || string(b[:n]) != text {
+				t.Errorf("the answer is %q, %v", b[:n], err)
+			}
+		}
+		if err := k.Receive(m); err != unix.EAGAIN {
+			t.Errorf("where nothing has come: %v", err)
+		}
+		if err := k.Answer(&Return{}, []byte("x")); err != unix.EDESTADDRREQ {
+			t.Errorf("an answer to nobody: %v", err)
+		}
+	}
+}
