@@ -27,6 +27,7 @@ var wallClock = regexp.MustCompile(`\.(Unix|UnixMilli|UnixNano|UTC|In|AppendForm
 var showsTime = map[string]string{
 	"daemon.go":                 "hands both clocks to admission",
 	"metrics.go":                "dates of the file and of the start, for Prometheus",
+	"tables.go":                 "since when, for people",
 	"service.go":                "the second that the services time and daytime speak of",
 	"internal/admit/admit.go":   "what hours look at",
 	"internal/admit/explain.go": "hours",

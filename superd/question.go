@@ -117,6 +117,9 @@ func (q *question) watch(terminal *os.File) error {
 
 func (q *question) reload() error {
 	text, err := q.client.Order("reload", nil)
+	if errors.Is(err, control.ErrNobody) && q.String("socket") == "" {
+		err = fmt.Errorf("%w (if control.path is what has changed, name the socket of before with --socket)", err)
+	}
 	return list(q, text, err, reportText)
 }
 

@@ -175,7 +175,12 @@ func TestManyReloads(t *testing.T) {
 		}
 		return text
 	}
-	a := startAsked(t, file(1))
+	a := startWatched(t, file(1))
+	goroutines := func() float64 {
+		values, _ := a.metrics()
+		return values["go_goroutines{}"]
+	}
+	atFirst := goroutines()
 	var stop atomic.Bool
 	var clients sync.WaitGroup
 	visits := map[string]*atomic.Uint64{"fixed": {}, "walls": {}}
@@ -196,16 +201,22 @@ func TestManyReloads(t *testing.T) {
 	held := a.held("walls")
 	n, begin := fewer(1000, 50), time.Now()
 	for i := 1; i <= n; i++ {
-		a.rewrite(i, file(i+1))
+		a.rewrite(i, "http: {listen: '127.0.0.1:0'}\n"+file(i+1))
 	}
 	held.SetDeadline(time.Now().Add(patience))
 	a.talk(held, "after all that\n")
 	held.Close()
 	stop.Store(true)
 	clients.Wait()
-	a.rewrite(n+1, file(1))
+	a.rewrite(n+1, "http: {listen: '127.0.0.1:0'}\n"+file(1))
 	a.settled()
 	t.Logf("%d reloads in %s, beside %d connections", n, time.Since(begin), visits["fixed"].Load()+visits["walls"].Load())
+	eventually(t, func() error {
+		if now := goroutines(); now > atFirst {
+			return fmt.Errorf("there are %v goroutines, and were %v", now, atFirst)
+		}
+		return nil
+	})
 	s := a.status()
 	for _, v := range s.Services {
 		want := visits[v.Name].Load()

@@ -211,6 +211,12 @@ func TestReloadOfControl(t *testing.T) {
 		if err := os.WriteFile(a.config(), []byte(yaml), 0o644); err != nil {
 			t.Fatal(err)
 		}
+		if i == 0 { // the file leads to a place where nobody is yet
+			code, _, complaints := finished(t, superd("reload", "-c", a.config()))
+			if code != 3 || !strings.Contains(complaints, "no superd answers at "+path) || !strings.Contains(complaints, "name the socket of before with --socket") {
+				t.Errorf("by the file, the reload ends with %d and says %s", code, complaints)
+			}
+		}
 		verb := "reload"
 		if next.upgrade {
 			verb = "upgrade"

@@ -44,15 +44,18 @@ func printable(s string) string {
 }
 
 func statusText(s control.Status) string {
-	head := fmt.Sprintf("superd %s, process %d, %s for %s; %s, generation %d; live %s",
-		s.Version, s.PID, s.State, shortTime(s.UptimeMS), s.File, s.Generation, ofMost(s.Live, s.Max))
-	rows := [][]string{{"SERVICE", "STATE", "LIVE", "WAITING", "TOTAL", "FAILED", "REFUSED", "LISTEN"}}
+	head := fmt.Sprintf("superd %s, process %d, %s for %s; %s, generation %d since %s; live %s",
+		s.Version, s.PID, s.State, shortTime(s.UptimeMS), s.File, s.Generation, minute(s.Loaded), ofMost(s.Live, s.Max))
+	rows := [][]string{{"SERVICE", "STATE", "LIVE", "WAITING", "TOTAL", "FAILED", "REFUSED", "SINCE", "LISTEN"}}
 	for _, v := range s.Services {
 		rows = append(rows, []string{v.Name, stateText(&v), ofMost(int(v.Live), v.Max), fmt.Sprint(v.Waiting), fmt.Sprint(v.Total),
-			fmt.Sprint(v.Failed), refusedText(&v), strings.Join(v.Listen, " ")})
+			fmt.Sprint(v.Failed), refusedText(&v), minute(v.Since), strings.Join(v.Listen, " ")})
 	}
 	return printable(head) + "\n\n" + table(rows) + blocksText(s.Blocks)
 }
+
+// minute is a time of this machine's clock.
+func minute(t time.Time) string { return t.Local().Format("2006-01-02 15:04") }
 
 // ofMost is a number and its limit.
 func ofMost(n, most int) string {

@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"superd/superd/internal/control"
 )
 
@@ -826,6 +828,57 @@ func TestEstate(t *testing.T) {
 	defer open.Close()
 	if _, err := withdrawEstate(int(open.Fd())); err == nil {
 		t.Error("a file that anybody can change is understood")
+	}
+}
+
+// A superd that is given a state that it cannot understand says so and goes no
+// further: in a rehearsal that is all, and the one that runs goes on.
+func TestBadEstate(t *testing.T) {
+	good, err := (&estate{Version: "1", Asker: -1, File: file{"f", []byte("services: {a: {listen: 7, builtin: echo}}")}}).encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer, damaged := slices.Clone(good), slices.Clone(good)
+	newer[len(estateMagic)+3]++
+	damaged[len(damaged)-1] ^= 1
+	for _, bad := range []struct {
+		name   string
+		state  []byte
+		sealed bool
+		want   string
+	}{
+		{"newer", newer, true, "understands form"},
+		{"damaged", damaged, true, "it is damaged"},
+		{"short", good[:len(good)-1], true, "bytes of"},
+		{"empty", nil, true, "it is not the state of a superd"},
+		{"open", good, false, "it is not sealed"},
+	} {
+		fd, err := unix.MemfdCreate(bad.name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+		if err != nil {
+			t.Fatal(err)
+		}
+		state := os.NewFile(uintptr(fd), bad.name)
+		if _, err := state.Write(bad.state); err != nil {
+			t.Fatal(err)
+		}
+		if bad.sealed {
+			if _, err := unix.FcntlInt(state.Fd(), unix.F_ADD_SEALS, estateSeals); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, how := range []string{rehearsal, "3"} {
+			cmd := superd("run")
+			cmd.Env = append(cmd.Env, willVariable+"="+how)
+			cmd.Stdin, cmd.ExtraFiles = state, []*os.File{state}
+			code, _, complaints := finished(t, cmd)
+			if code != 1 || !strings.Contains(complaints, "cannot understand the state of the superd that runs: ") || !strings.Contains(complaints, bad.want) {
+				t.Errorf("%s, %s: it ends with %d and says %s", bad.name, how, code, complaints)
+			}
+			if strings.Contains(complaints, consent) {
+				t.Errorf("%s: it agrees all the same", bad.name)
+			}
+		}
+		state.Close()
 	}
 }
 
