@@ -385,9 +385,12 @@ func TestFloodOfPeers(t *testing.T) {
 		last = append(last, c)
 	}
 	d.await(func(r record) bool { return r.is("refused") && r.text("reason") == "queue-full" })
-	if n, most := d.descriptors(), d.idle+5*3+7*2; n > most {
-		t.Errorf("%d descriptors are open, %d at most are right", n, most)
-	}
+	eventually(t, func() error { // but for what is on its way
+		if n, most := d.descriptors(), d.idle+5*3+7*2; n > most {
+			return fmt.Errorf("%d descriptors are open, %d at most are right", n, most)
+		}
+		return nil
+	})
 	if n := len(d.children()); n > 5 {
 		t.Errorf("%d programs run", n)
 	}
@@ -444,4 +447,51 @@ func TestDrainWithPeers(t *testing.T) {
 	counted(t, u, pid, 3)
 	counted(t, stranger, "", 1)
 	d.exited("x", 2)
+}
+
+// What a program has written when it ends is sent, all of it.
+func TestLastAnswersAreSent(t *testing.T) {
+	t.Parallel()
+	const peers, answers = 30, 50
+	d := start(t, several("x", `listen: "udp:127.0.0.1:0", run: `+yamlList(installed(t, "perl"), "-e",
+		fmt.Sprintf(`sysread STDIN, $_, 9; syswrite STDOUT, sprintf("%%03d", $_) for 1..%d; kill 9, $$`, answers))))
+	for range peers {
+		c := d.dialUDP("x")
+		sendTo(t, c, "x")
+		for n := range answers {
+			if got, want := receive(t, c), fmt.Sprintf("%03d", n+1); got != want {
+				t.Fatalf("answer %s is %q", want, got)
+			}
+		}
+	}
+	for _, r := range d.exited("x", peers) {
+		if r.number("bytes_out") != 3*answers || r.text("signal") != "SIGKILL" || r.text("reason") != "" || r.number("dropped") != -1 {
+			t.Errorf("it is recorded as %v", r)
+		}
+	}
+}
+
+// What a rule has for some clients holds for their datagrams as well, and both
+// kinds of clients come to one service.
+func TestRulesChangeWhatPeersGet(t *testing.T) {
+	t.Parallel()
+	d := start(t, several("x", `listen: ["127.0.0.1:0", "udp:127.0.0.1:0"], timeout: {idle: 1s}, max_per_source: 1, on_limit: refuse, `+
+		`allow: [127.0.0.0/8, {from: 127.0.0.2, env: {ROLE: office}}, {from: 127.0.0.3, run: `+yamlList(installed(t, "cat"))+`}], `+
+		teller(t, `syswrite STDOUT, "$ENV{PROTO} $ENV{ROLE}"`)))
+	at := d.addresses("x")[1]
+	for from, want := range map[string]string{"127.0.0.1": "UDP ", "127.0.0.2": "UDP office", "127.0.0.3": "hello"} {
+		if got := dialogue(t, dialUDP(t, at, from), "hello"); got != want {
+			t.Errorf("%s gets %q, not %q", from, got, want)
+		}
+	}
+	d.closed(d.dial("x")) // the limit is one for both
+	if r := d.refused("x"); r.text("reason") != "source-limit" {
+		t.Errorf("it is refused as %v", r)
+	}
+	d.exited("x", 3)
+	c := d.dial("x")
+	sendTo(t, c, "x")
+	if got := receive(t, c); got != "TCP " {
+		t.Errorf("a connection gets %q", got)
+	}
 }

@@ -427,7 +427,7 @@ func everyRecord(t *testing.T) map[string][]string {
 	c.Pid = 1
 	s.Started(c)
 	s.Stderr(c, []byte("line"), true)
-	s.Exited(c, &event.Exit{Call: "mount", Reason: "r", Leftovers: 1})
+	s.Exited(c, &event.Exit{Call: "mount", Reason: "r", Leftovers: 1, Dropped: 1})
 	s.Exited(c, &event.Exit{Signaled: true, Signal: syscall.SIGTERM})
 	s.Refused(c, event.ReasonSpawn, errors.New("why"))
 	s.Refused(c, event.ReasonSpawn, nil) // held back, told by Close

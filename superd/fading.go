@@ -22,8 +22,8 @@ func (d *daemon) fade(s *site) {
 // reload is about to take it.
 func (h *hall) gone(k *listen.Socket) {
 	if h.fading[k] && h.wards[k] == nil && h.daemon.faded(k) {
-		delete(h.fading, k)
 		h.set.Finish(k)
+		delete(h.fading, k)
 	}
 }
 

@@ -215,5 +215,6 @@ func TestInheritedDatagramsOfPeers(t *testing.T) {
 	counted(t, early, pid[0], 3)
 	counted(t, late, "", 2)
 	d.exited("x", 2)
+	d.hup(1)
 	d.idle = d.descriptors() // when it was ready, a program may have been there
 }

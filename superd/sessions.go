@@ -29,7 +29,6 @@ type session struct {
 	end    int           // above the window
 	waits  lobby.Guest
 
-	running     bool // the program has been started
 	inputEnded  bool // the peer's next datagram is another session's
 	outputEnded bool // the program writes no more
 	told        bool // the table knows that the program has to end
@@ -268,7 +267,6 @@ func (s *session) move() { s.moved.Store(int64(s.guest.service.daemon.now().Sinc
 
 // begin goes on with a session whose program has been started.
 func (s *session) begin() {
-	s.running = true
 	s.move()
 	s.wait()
 }

@@ -332,3 +332,76 @@ func TestUpgradeKeepsLeftSockets(t *testing.T) {
 	d.exited("a", 1)
 	d.idle-- // the socket that was left
 }
+
+// A unix socket that is taken out of the file and put in again is another one:
+// peers of the first go on with it, and others find the second.
+func TestReloadBringsUnixSocketsBack(t *testing.T) {
+	t.Parallel()
+	dir := publicDir(t)
+	os.Chmod(dir, 0o777)
+	rest := `, timeout: {idle: 2s}, ` + counter(t)
+	path, abstract := filepath.Join(dir, "s"), "@superd-test-"+filepath.Base(dir)
+	with := several("p", fmt.Sprintf(`listen: {address: "unix:%s", type: datagram, mode: "0666"}`, path)+rest,
+		"a", fmt.Sprintf(`listen: {address: "unix:%s", type: datagram}`, abstract)+rest)
+	d := start(t, with)
+	n := 0
+	dial := func(to string) net.Conn {
+		n++
+		own := filepath.Join(dir, fmt.Sprint(n))
+		c, err := net.DialUnix("unixgram", &net.UnixAddr{Name: own, Net: "unixgram"}, &net.UnixAddr{Name: to, Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		os.Chmod(own, 0o777)
+		c.SetDeadline(time.Now().Add(patience))
+		return c
+	}
+	pids := map[string]string{}
+	olds := map[string]net.Conn{path: dial(path), abstract: dial(abstract)}
+	for at, c := range olds {
+		pids[at] = counted(t, c, "", 1)
+	}
+	d.rewrite(1, several("z", `listen: "127.0.0.1:0", builtin: echo`))
+	if isSocket(path) {
+		t.Error("the file is there still")
+	}
+	for at, c := range olds {
+		counted(t, c, pids[at], 2)
+	}
+	d.rewrite(2, with)
+	for at, c := range olds {
+		counted(t, c, pids[at], 3)
+		if pid := counted(t, dial(at), "", 1); pid == pids[at] {
+			t.Errorf("%s: a new peer has the program of an old one", at)
+		}
+	}
+	for _, service := range []string{"p", "a"} {
+		d.exited(service, 2)
+	}
+	if !isSocket(path) {
+		t.Error("the file is gone")
+	}
+	olds[path].SetDeadline(time.Now().Add(patience))
+	if _, err := olds[path].Write([]byte("x")); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("the socket of before is answered with %v", err)
+	}
+}
+
+// A socket can come to be for programs that receive themselves, and back: peers
+// that have a program are answered by it.
+func TestReloadLendsSockets(t *testing.T) {
+	t.Parallel()
+	d := start(t, several("x", `listen: "udp:127.0.0.1:0", timeout: {idle: 3s}, `+counter(t)))
+	at := d.address("x")
+	c := d.dialUDP("x")
+	pid := counted(t, c, "", 1)
+	d.rewrite(1, several("x", `listen: "`+at+`", wait: stdin, `+receiver(t, 1, "")))
+	if lent := strings.Fields(dialogue(t, c, "lent")); lent[0] == pid || lent[1] != "1" || lent[2] != "lent" {
+		t.Errorf("a program that has the socket answers %q", lent)
+	}
+	d.exited("x", 1)
+	d.rewrite(2, several("x", `listen: "`+at+`", timeout: {idle: 3s}, `+counter(t)))
+	counted(t, c, pid, 2)
+	d.exited("x", 2)
+}

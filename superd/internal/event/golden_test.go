@@ -26,7 +26,7 @@ func everything(l *Log, now *clock) {
 	s.Started(c)
 	s.Exited(c, sampleExit())
 	s.Exited(c, &Exit{Status: 3, Duration: time.Hour, MaxRSSKB: 1, BytesIn: -1, BytesOut: -1})
-	s.Exited(&Conn{ID: c.ID, Pid: 1}, &Exit{Signaled: true, Signal: syscall.SIGTERM, BytesIn: 0, BytesOut: -1, Reason: "timeout.idle", Leftovers: 2})
+	s.Exited(&Conn{ID: c.ID, Pid: 1}, &Exit{Signaled: true, Signal: syscall.SIGTERM, BytesIn: 0, BytesOut: -1, Reason: "timeout.idle", Leftovers: 2, Dropped: 3})
 	s.Exited(c, &Exit{Signaled: true, Signal: 35, Duration: -1, BytesIn: -1, BytesOut: -1})
 	s.Stderr(c, []byte(`cannot open "x": no such file`), false)
 	s.Stderr(c, []byte("a long line"), true)
