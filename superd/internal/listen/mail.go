@@ -76,7 +76,7 @@ func (k *Socket) Receive(m *Mailbox) error {
 		m.header = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&m.address)), Namelen: uint32(unsafe.Sizeof(m.address)),
 			Iov: &m.iov, Control: &m.control[0]}
 		m.header.SetIovlen(1)
-		m.header.SetControllen(len(m.control))
+		m.header.SetControllen(k.controlRoom())
 		n, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(k.fd), uintptr(unsafe.Pointer(&m.header)), unix.MSG_DONTWAIT)
 		switch errno {
 		case 0:
@@ -90,10 +90,25 @@ func (k *Socket) Receive(m *Mailbox) error {
 	}
 }
 
+// controlRoom is how much the kernel may tell beside a datagram. By a unix
+// socket it is who has sent, and no more: descriptors that somebody has sent
+// along find no room and are closed by the kernel (unix(7)), else they would be
+// superd's.
+func (k *Socket) controlRoom() int {
+	if k.self.Kind == peer.Unix {
+		return unix.CmsgSpace(unix.SizeofUcred)
+	}
+	return len(Mailbox{}.control)
+}
+
+// unknownUser is whom the kernel names for one that it cannot name (user_namespaces(7)).
+const unknownUser = 65534
+
 // identify finds out whose the datagram is.
 func (m *Mailbox) identify(k *Socket) {
 	m.From = Sender{}
 	if k.self.Kind == peer.Unix {
+		m.From.UID, m.From.GID = unknownUser, unknownUser
 		if name := m.name(); len(name) > 0 {
 			m.From.Name = unsafe.String(&name[0], len(name)) // until it is kept, see Own
 		}

@@ -2,6 +2,9 @@ package listen
 
 import (
 	"net"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -97,5 +100,44 @@ func TestMailKnowsBothEnds(t *testing.T) {
 		if err := k.Answer(&Return{}, []byte("x")); err != unix.EDESTADDRREQ {
 			t.Errorf("an answer to nobody: %v", err)
 		}
+	}
+}
+
+// Who sends descriptors along does not give them to superd, which would have
+// ever more; the datagram comes.
+func TestMailBringsNoDescriptors(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	s := newSet(t)
+	k := open(t, s, []config.Listener{{Family: config.Unix, Name: path, Type: config.Datagram, Mode: 0o600}}, newLodge(s))[0]
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	sent, err := os.Open("/dev/full")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sent.Close()
+	rights := unix.UnixRights(slices.Repeat([]int{int(sent.Fd())}, 20)...)
+	if err := unix.Sendmsg(fd, []byte("hello"), rights, &unix.SockaddrUnix{Name: path}, 0); err != nil {
+		t.Fatal(err)
+	}
+	m := new(Mailbox)
+	if err := k.Receive(m); err != nil || string(m.Text) != "hello" {
+		t.Fatalf("%q has come, %v", m.Text, err)
+	}
+	if p := k.Introduce(m); p.PID != int32(os.Getpid()) || p.UID != uint32(os.Geteuid()) || p.GID != uint32(os.Getegid()) {
+		t.Errorf("it has come from %+v", p)
+	}
+	n := 0
+	links, _ := filepath.Glob("/proc/self/fd/*")
+	for _, link := range links {
+		if to, err := os.Readlink(link); err == nil && to == "/dev/full" {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d descriptors are open of what was sent, beside the sender's", n-1)
 	}
 }
