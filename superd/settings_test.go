@@ -359,6 +359,51 @@ func TestUpgradeToABadLog(t *testing.T) {
 	c.Close()
 }
 
+// Where the log, the administrative socket or the HTTP listener cannot be had any
+// more when it comes to it, though the rehearsal was content, the file before
+// stays in force, with all of that.
+func TestUpgradeLosesItsSettings(t *testing.T) {
+	t.Parallel()
+	dir := publicDir(t)
+	if err := os.Mkdir(dir+"/soon", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	good := "control: {path: " + dir + "/socket}\nhttp: {listen: '127.0.0.1:0'}\n" + one("cat", "run: /bin/cat")
+	d, path := installedCopy(t, good)
+	w := watched{asked{d, dir + "/socket"}, d.await(func(r record) bool { return r.is("http") }).text("local")}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	c := d.held("cat")
+	os.Remove(path)
+	writeFile(t, filepath.Dir(path), "superd", fmt.Sprintf(`#!/bin/sh
+[ "$%s" = %s ] || exec %s "$@"
+%[3]s "$@"
+code=$?
+rmdir %s/soon
+exit $code
+`, willVariable, rehearsal, os.Args[0], dir), 0o755)
+	bad := fmt.Sprintf("log: {output: %[1]s/soon/log}\ncontrol: {path: %[1]s/soon/socket}\nhttp: {listen: '%[2]s'}\n%[3]s", dir, taken.Addr(), one("cat", "run: /bin/echo"))
+	if err := os.WriteFile(d.config(), []byte(bad), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d.upgradeNow(1)
+	for _, want := range []string{"log.output: cannot open the log", "control.path: cannot open the administrative socket", "http.listen: cannot listen on", "cannot take the file up, the one before stays in force"} {
+		d.await(func(r record) bool { return strings.Contains(r.text("message"), want) })
+	}
+	d.talk(c, "still here\n")
+	c.Close()
+	d.held("cat").Close()
+	if got := w.page("/readyz"); got != "200 ok" {
+		t.Errorf("it is %s", got)
+	}
+	if s := w.status(); s.PID != d.pid() || s.Generation != 2 {
+		t.Errorf("superd says %+v", s)
+	}
+}
+
 func (d *process) upgradeGoesTo(path string) {
 	d.t.Helper()
 	d.signal(syscall.SIGUSR2)
