@@ -353,6 +353,43 @@ func TestUpgradeKeepsPeers(t *testing.T) {
 	}
 }
 
+// Who waits goes on to send meanwhile, and superd finds that before it has come
+// to those who wait.
+func TestUpgradeFindsMoreOfWhoWaits(t *testing.T) {
+	t.Parallel()
+	d := startAsked(t, several("a", `listen: "udp:127.0.0.1:0", timeout: {idle: 3s}, max: 1, queue: {timeout: 20s}, `+counter(t)))
+	first, second := d.dialUDP("a"), d.dialUDP("a")
+	pid := counted(t, first, "", 1)
+	quit, sent := make(chan struct{}), make(chan struct{})
+	go func() { // ends with quit
+		defer close(sent)
+		for {
+			select {
+			case <-quit:
+				return
+			default:
+				second.Write([]byte("hello"))
+			}
+		}
+	}()
+	eventually(t, func() error {
+		if s := d.counts("a"); s.Waiting != 1 {
+			return fmt.Errorf("the status is %v", s)
+		}
+		return nil
+	})
+	for i := range 3 {
+		d.upgradeNow(i + 1)
+	}
+	close(quit)
+	<-sent
+	counted(t, first, pid, 2)
+	if f := strings.Fields(receive(t, second)); len(f) != 3 || f[1] != "1" || f[2] != "hello" {
+		t.Errorf("who has waited gets %q", f)
+	}
+	d.exited("a", 2)
+}
+
 // An upgrade finds a socket that only its peers are left of as it is.
 func TestUpgradeKeepsLeftSockets(t *testing.T) {
 	t.Parallel()
