@@ -89,7 +89,7 @@ func (b *build) leader(c *config.Service) (*service, config.Problems) {
 func (b *build) plans(s *service, id, user *spawn.Identity) (problems config.Problems) {
 	list := s.planned()
 	specs := make([]spawn.Spec, len(list))
-	s.inherits = !converses(s.config) // so that sessions belong to one thread, whatever a reload makes of the walls
+	s.inherits = !converses(s.config) && s.config.Wait == "" // so that sessions, and what they are answered from, belong to one thread, whatever a reload makes of the service
 	for i, p := range list {
 		specs[i] = specOf(p.config, p.image, id, user)
 		s.inherits = s.inherits && spawn.Inheritable(&specs[i])

@@ -331,42 +331,44 @@ func (d *daemon) readmitGuest(c *conn.Connection, p *place) *conn.Visitor {
 }
 
 // takeGuests has those who have no program yet come in again, each by the
-// thread that it belongs to, as soon as that serves.
+// thread that it belongs to, as soon as that serves. Its sockets may be served
+// before: sessions have their guests already then.
 func (d *daemon) takeGuests() {
-	byHall := map[*hall][]*lodger{}
+	type arrival struct {
+		*guest
+		*lodger
+	}
+	byHall := map[*hall][]arrival{}
 	for i := range d.will.Guests {
 		l := &d.will.Guests[i]
-		h := d.serviceOf(l.Service).hall
-		byHall[h] = append(byHall[h], l)
+		s := d.serviceOf(l.Service)
+		g := s.hall.guest(s)
+		g.converseAgain(d.will.revived[l.Session])
+		byHall[s.hall] = append(byHall[s.hall], arrival{g, l})
 	}
 	for h, list := range byHall {
-		services, sessions := make([]*service, len(list)), make([]*session, len(list))
-		for i, l := range list {
-			services[i], sessions[i] = d.serviceOf(l.Service), d.will.revived[l.Session]
-		}
 		h.set.Order(func() {
-			for i, l := range list {
-				h.comeBack(l, services[i], sessions[i])
+			for _, a := range list {
+				a.comeBack(a.lodger)
 			}
 		})
 	}
 }
 
-// comeBack has a guest of another superd wait for what it waited for.
-func (h *hall) comeBack(l *lodger, s *service, x *session) {
-	g := h.guest(s)
+// comeBack has g, a guest of another superd, wait for what it waited for.
+func (g *guest) comeBack(l *lodger) {
+	s, h := g.service, g.hall
 	g.fd, g.visitor.Peer, g.visitor.Taken, g.owed = l.FD, l.Peer, l.Taken, l.Owed
 	g.extra = l.Peer.Extra
 	if l.ID != "" {
 		g.welcome = true
 		g.visitor.Resume(l.ID, &s.conn)
 	}
-	g.converseAgain(x)
 	g.introduce()
 	g.client.Host = g
 	switch l.Stage {
 	case stageWords[awaitsPlace]:
-		if l.Session != nil && x == nil {
+		if l.Session != nil && g.session == nil {
 			g.refuse(admit.ReasonSpawn, errNoSocket)
 			return
 		}

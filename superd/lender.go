@@ -60,6 +60,10 @@ type tenant struct {
 
 // Readable implements listen.Porter.
 func (l *lender) Readable(k *listen.Socket) {
+	if l.hall.fading[k] {
+		(&relay{l.service}).Readable(k)
+		return
+	}
 	t := l.tenantOf(k)
 	if t.rests.Waiting() || slices.ContainsFunc(t.sockets, (*listen.Socket).Lent) {
 		l.hall.set.Leave(k) // until the rest is over, or the program of an earlier service has ended
@@ -67,6 +71,10 @@ func (l *lender) Readable(k *listen.Socket) {
 	}
 	t.call(k)
 }
+
+// Keeps implements listen.Keeper: peers of a service that had the socket before
+// may still be answered from it.
+func (l *lender) Keeps(k *listen.Socket) bool { return l.keeps(k) }
 
 // tenantOf finds who gets k, and what with it, in the order of the file.
 func (l *lender) tenantOf(k *listen.Socket) *tenant {
@@ -252,3 +260,5 @@ func (t *tenant) over(x *event.Exit, cause error) {
 	}
 	s.gone()
 }
+
+var _ listen.Keeper = (*lender)(nil)

@@ -87,12 +87,18 @@ func (r *relay) Keeps(k *listen.Socket) bool {
 	h := r.hall
 	for n := 0; r.daemon.serving && n < longestBacklog && !h.fading[k] && r.read(k); n++ {
 	}
+	return r.keeps(k)
+}
+
+// keeps has k fade where anybody is still answered from it.
+func (s *service) keeps(k *listen.Socket) bool {
+	h := s.hall
 	if h.wards[k] == nil {
 		return false
 	}
 	if !h.fading[k] {
 		h.fading[k] = true
-		r.daemon.fade(&site{socket: k, listener: k.Listener(), service: r.service})
+		s.daemon.fade(&site{socket: k, listener: k.Listener(), service: s})
 	}
 	return true
 }

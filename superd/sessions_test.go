@@ -285,6 +285,45 @@ func TestReloadKeepsPeers(t *testing.T) {
 	d.idle = d.descriptors() // of another file
 }
 
+// They keep the socket that they are answered from as well where it has become
+// that of a service whose programs get it themselves, and that has gone, too.
+func TestLentSocketsKeepPeers(t *testing.T) {
+	t.Parallel()
+	for how, sandbox := range map[string]string{"reload": "none", "upgrade": "none", "walls": "basic", "drain": "basic"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			more := []string{"z", `listen: "127.0.0.1:0", builtin: echo`}
+			// It answers once more when it reads the end of its input.
+			slow := "run: " + yamlList(installed(t, "perl"), "-e", `sysread STDIN, $_, 65536; syswrite STDOUT, "first"; sysread STDIN, $_, 65536; syswrite STDOUT, "last"`)
+			d := start(t, several(append(more, "a", `listen: "udp:127.0.0.1:0", timeout: {idle: 3s}, `+slow)...))
+			at := d.address("a")
+			c := d.dialUDP("a")
+			if got := dialogue(t, c, "x"); got != "first" {
+				t.Fatalf("the answer is %q", got)
+			}
+			d.rewrite(1, several(append(more, "b", `listen: "`+at+`", wait: stdin, sandbox: `+sandbox+`, run: `+installed(t, "true"))...))
+			switch how {
+			case "upgrade":
+				d.upgradeNow(1)
+				fallthrough
+			case "reload", "walls":
+				d.rewrite(2, several(more...))
+			case "drain":
+				d.cmd.Process.Signal(syscall.SIGTERM)
+			}
+			if got := receive(t, c); got != "last" {
+				t.Errorf("the last answer is %q", got)
+			}
+			d.exited("a", 1)
+			if how == "drain" {
+				<-d.wait
+				return
+			}
+			d.idle = d.descriptors() // of another file
+		})
+	}
+}
+
 // An upgrade leaves them alone as well, those too who wait.
 func TestUpgradeKeepsPeers(t *testing.T) {
 	t.Parallel()
@@ -312,6 +351,43 @@ func TestUpgradeKeepsPeers(t *testing.T) {
 			t.Errorf("it is recorded as %v", r)
 		}
 	}
+}
+
+// Who waits goes on to send meanwhile, and superd finds that before it has come
+// to those who wait.
+func TestUpgradeFindsMoreOfWhoWaits(t *testing.T) {
+	t.Parallel()
+	d := startAsked(t, several("a", `listen: "udp:127.0.0.1:0", timeout: {idle: 3s}, max: 1, queue: {timeout: 20s}, `+counter(t)))
+	first, second := d.dialUDP("a"), d.dialUDP("a")
+	pid := counted(t, first, "", 1)
+	quit, sent := make(chan struct{}), make(chan struct{})
+	go func() { // ends with quit
+		defer close(sent)
+		for {
+			select {
+			case <-quit:
+				return
+			default:
+				second.Write([]byte("hello"))
+			}
+		}
+	}()
+	eventually(t, func() error {
+		if s := d.counts("a"); s.Waiting != 1 {
+			return fmt.Errorf("the status is %v", s)
+		}
+		return nil
+	})
+	for i := range 3 {
+		d.upgradeNow(i + 1)
+	}
+	close(quit)
+	<-sent
+	counted(t, first, pid, 2)
+	if f := strings.Fields(receive(t, second)); len(f) != 3 || f[1] != "1" || f[2] != "hello" {
+		t.Errorf("who has waited gets %q", f)
+	}
+	d.exited("a", 2)
 }
 
 // An upgrade finds a socket that only its peers are left of as it is.
