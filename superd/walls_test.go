@@ -279,7 +279,7 @@ func hostile(t *testing.T, name, keys string) string {
 func TestLimitsBite(t *testing.T) {
 	needRoot(t)
 	t.Parallel()
-	const session = "timeout: {session: 300ms, stop: 100ms}"
+	const session = "timeout: {session: 1s, stop: 100ms}" // a busy machine is slow to start perl
 	yaml := "services:\n  echo: {listen: '127.0.0.1:0', builtin: echo}\n"
 	for i, c := range limitsThatBite {
 		yaml += hostile(t, fmt.Sprint("s", i), ifElse(c.keys == "", session, c.keys))
@@ -320,7 +320,7 @@ var limitsThatBite = []struct {
 	{"write a large file", "rlimits: {fsize: 64K}, sandbox: {private_tmp: true}", `open F, ">", "/tmp/x"; syswrite F, "x" x 100_000 while 1`, "SIGXFSZ", "SIGXFSZ", "", 0},
 	{"fill its own /tmp", "sandbox: {private_tmp: true}", `open F, ">", "/tmp/x"; 1 while syswrite F, "x" x (1 << 20); print "$! ", -s "/tmp/x"`,
 		"No space left on device 67108864", "", "", 0},
-	{"fork without end", "user: '{user}', rlimits: {nproc: 8}, timeout: {session: 300ms, stop: 100ms}", `fork while 1`, "SIGTERM", "SIGTERM", "timeout.session", -1},
+	{"fork without end", "user: '{user}', rlimits: {nproc: 8}, timeout: {session: 1s, stop: 100ms}", `fork while 1`, "SIGTERM", "SIGTERM", "timeout.session", -1},
 	{"catch TERM", "", `$SIG{TERM} = "IGNORE"; sleep 1 while 1`, "SIGKILL", "SIGKILL", "timeout.session", 0},
 	{"hold the session open", "", `close STDOUT; sleep 1 while 1`, "SIGTERM", "SIGTERM", "timeout.session", 0},
 	{"stop itself", "", `kill STOP => $$; sleep 1 while 1`, "SIGTERM", "SIGTERM", "timeout.session", 0},
