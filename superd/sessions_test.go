@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Datagrams that start a program for each peer.
@@ -171,6 +173,32 @@ func TestOnePeerAtTwoAddresses(t *testing.T) {
 		t.Errorf("both addresses have one program")
 	}
 	d.exited("pid", 2)
+}
+
+// What a program has written after an empty answer is answered as well, though it
+// has ended before anybody has read that.
+func TestEmptyAnswerIsNoEnd(t *testing.T) {
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ends[0])
+	for _, text := range []string{"", "a", "", "b"} {
+		if err := unix.Send(ends[1], []byte(text), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unix.Close(ends[1])
+	buffer := make([]byte, 10)
+	for i, want := range []struct {
+		text string
+		end  bool
+	}{{"", false}, {"a", false}, {"", false}, {"b", true}, {"", true}} {
+		n, err := get(ends[0], buffer)
+		if err != nil || string(buffer[:n]) != want.text || closed(ends[0]) != want.end {
+			t.Errorf("%d: %q, %v, closed %t", i, buffer[:n], err, closed(ends[0]))
+		}
+	}
 }
 
 // Unix sockets of datagrams have programs for each peer as well: one that is
