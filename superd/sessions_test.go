@@ -313,6 +313,49 @@ func TestReloadKeepsPeers(t *testing.T) {
 	d.idle = d.descriptors() // of another file
 }
 
+// A socket that is left is closed with the last peer that is answered from it,
+// however many strangers send to it just then: none of them comes in.
+func TestStrangersKeepNoSocket(t *testing.T) {
+	t.Parallel()
+	at := []string{"127.0.0.1", "127.0.0.2"}
+	service := func(i int) string {
+		return several("a", `listen: "udp:`+at[i%2]+`:0", timeout: {idle: 500ms}, max: 1, on_limit: refuse, `+counter(t))
+	}
+	d := start(t, service(0))
+	for i := 1; i <= 8; i++ {
+		var address string
+		for _, r := range d.awaitMany(i, func(r record) bool { return r.is("listening") }) {
+			address = r.text("local")
+		}
+		c := dialUDP(t, address)
+		counted(t, c, "", 1)
+		quit := make(chan struct{})
+		for range 4 {
+			stranger := dialUDP(t, address)
+			go func() { // ends with quit
+				for {
+					select {
+					case <-quit:
+						return
+					default:
+						stranger.Write([]byte("x"))
+					}
+				}
+			}()
+		}
+		d.rewrite(i, service(i))
+		d.exited("a", i)
+		eventually(t, func() error {
+			c.Write([]byte("x"))
+			if _, err := c.Read(make([]byte, 10)); !errors.Is(err, syscall.ECONNREFUSED) {
+				return fmt.Errorf("the address that was left answers %v", err)
+			}
+			return nil
+		})
+		close(quit)
+	}
+}
+
 // They keep the socket that they are answered from as well where it has become
 // that of a service whose programs get it themselves, and that has gone, too.
 func TestLentSocketsKeepPeers(t *testing.T) {
