@@ -19,7 +19,8 @@ func (d *daemon) fade(s *site) {
 }
 
 // gone closes a socket that fades, once nobody is answered from it, unless a
-// reload is about to take it.
+// reload is about to take it. It fades up to its end: nobody comes in by it any
+// more.
 func (h *hall) gone(k *listen.Socket) {
 	if h.fading[k] && h.wards[k] == nil && h.daemon.faded(k) {
 		h.set.Finish(k)

@@ -340,8 +340,12 @@ func (s *session) send(text []byte) {
 	s.move()
 }
 
-// closed tells an end from an empty record, which reads alike.
+// closed tells an end from an empty record, which reads alike: nothing comes
+// after the end. Empty ones that a program has written last are taken for it.
 func closed(fd int) bool {
+	if more, err := unix.IoctlGetInt(fd, unix.SIOCINQ); err == nil && more > 0 {
+		return false
+	}
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
 	n, _ := unix.Poll(p, 0)
 	return n > 0 && p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Datagrams that start a program for each peer.
@@ -173,6 +175,32 @@ func TestOnePeerAtTwoAddresses(t *testing.T) {
 	d.exited("pid", 2)
 }
 
+// What a program has written after an empty answer is answered as well, though it
+// has ended before anybody has read that.
+func TestEmptyAnswerIsNoEnd(t *testing.T) {
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ends[0])
+	for _, text := range []string{"", "a", "", "b"} {
+		if err := unix.Send(ends[1], []byte(text), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unix.Close(ends[1])
+	buffer := make([]byte, 10)
+	for i, want := range []struct {
+		text string
+		end  bool
+	}{{"", false}, {"a", false}, {"", false}, {"b", true}, {"", true}} {
+		n, err := get(ends[0], buffer)
+		if err != nil || string(buffer[:n]) != want.text || closed(ends[0]) != want.end {
+			t.Errorf("%d: %q, %v, closed %t", i, buffer[:n], err, closed(ends[0]))
+		}
+	}
+}
+
 // Unix sockets of datagrams have programs for each peer as well: one that is
 // bound gets answers, and one that is not is heard all the same.
 func TestUnixPeers(t *testing.T) {
@@ -283,6 +311,49 @@ func TestReloadKeepsPeers(t *testing.T) {
 		return nil
 	})
 	d.idle = d.descriptors() // of another file
+}
+
+// A socket that is left is closed with the last peer that is answered from it,
+// however many strangers send to it just then: none of them comes in.
+func TestStrangersKeepNoSocket(t *testing.T) {
+	t.Parallel()
+	at := []string{"127.0.0.1", "127.0.0.2"}
+	service := func(i int) string {
+		return several("a", `listen: "udp:`+at[i%2]+`:0", timeout: {idle: 500ms}, max: 1, on_limit: refuse, `+counter(t))
+	}
+	d := start(t, service(0))
+	for i := 1; i <= 8; i++ {
+		var address string
+		for _, r := range d.awaitMany(i, func(r record) bool { return r.is("listening") }) {
+			address = r.text("local")
+		}
+		c := dialUDP(t, address)
+		counted(t, c, "", 1)
+		quit := make(chan struct{})
+		for range 4 {
+			stranger := dialUDP(t, address)
+			go func() { // ends with quit
+				for {
+					select {
+					case <-quit:
+						return
+					default:
+						stranger.Write([]byte("x"))
+					}
+				}
+			}()
+		}
+		d.rewrite(i, service(i))
+		d.exited("a", i)
+		eventually(t, func() error {
+			c.Write([]byte("x"))
+			if _, err := c.Read(make([]byte, 10)); !errors.Is(err, syscall.ECONNREFUSED) {
+				return fmt.Errorf("the address that was left answers %v", err)
+			}
+			return nil
+		})
+		close(quit)
+	}
 }
 
 // They keep the socket that they are answered from as well where it has become
