@@ -434,16 +434,20 @@ func (d *daemon) tell(r *control.Report, g *generation, took time.Duration) {
 		event.F("added", r.Added), event.F("removed", r.Removed), event.F("changed", len(r.Changed)), event.F("duration_ms", took.Milliseconds()))
 }
 
-// reloadForSignal is what HUP does: whoever sent it looks into the log.
-func (d *daemon) reloadForSignal() {
-	_, err := d.reload()
+const notReloaded = "cannot reload, nothing was changed"
+
+// reloadAloud is reload that says in the log what is wrong: not only whoever
+// has asked for it will want to know.
+func (d *daemon) reloadAloud() (control.Report, error) {
+	r, err := d.reload()
 	if err == nil {
-		return
+		return r, nil
 	}
 	for _, line := range linesOf(err) {
 		d.log.Error(line)
 	}
-	d.log.Error("cannot reload, nothing was changed", event.F("file", d.config.Path))
+	d.log.Error(notReloaded, event.F("file", d.config.Path))
+	return r, err
 }
 
 // linesOf is an error with one problem to a line.
