@@ -88,7 +88,8 @@ func (g *generation) abandon() {
 }
 
 // findSites finds each listener's socket: the one that is open already, with
-// whoever waits in its queue, or a new one.
+// whoever waits in its queue, or a new one, also where the file of a unix socket
+// was removed.
 func (d *daemon) findSites(g *generation) (problems config.Problems) {
 	open := map[string][]*site{} // several only where one name was handed over for them
 	know := func(key string, s *site) {
@@ -96,10 +97,11 @@ func (d *daemon) findSites(g *generation) (problems config.Problems) {
 			open[key] = append(open[key], s)
 		}
 	}
-	for _, s := range d.sites {
+	present := slices.DeleteFunc(slices.Clone(d.sites), func(s *site) bool { return s.socket.Lost() })
+	for _, s := range present {
 		know(keyOf(s.listener), s)
 	}
-	for _, s := range d.sites {
+	for _, s := range present {
 		know(s.socket.Inherited(), s)
 		if key := s.socket.String(); len(open[key]) == 0 {
 			know(key, s) // a port that the kernel chose may be named now
