@@ -347,7 +347,7 @@ func (d *daemon) obey() os.Signal {
 			return stop
 		case <-d.hangups:
 			d.log.Reopen()
-			d.reloadForSignal()
+			d.reloadAloud()
 		case task := <-d.tasks:
 			task()
 		}

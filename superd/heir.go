@@ -28,6 +28,7 @@ type inheritance struct {
 	signals   []unix.Signal       // that have come meanwhile
 	sockets   []*listen.Socket    // of Sites and Fading; nil for one that was lost
 	fallen    bool                // the file before goes on
+	problems  []string            // why that is so
 	revived   map[*carriedSession]*session
 }
 
@@ -72,6 +73,7 @@ func (in *inheritance) load(path string) (*config.Config, error) {
 	}
 	c, err := in.File.parse()
 	if err != nil && !in.rehearsed {
+		in.problems = linesOf(err)
 		return (&file{in.File.Path, in.Before}).parse()
 	}
 	return c, err
@@ -91,24 +93,39 @@ func (d *daemon) accept(in *inheritance) {
 		unix.Kill(os.Getpid(), s)
 	}
 	d.log.Resume(&in.Log)
+	if len(in.problems) > 0 {
+		d.keepBefore()
+	}
 	adopted.reaped.Add(in.Orphans)
 }
 
 // fallBack is for a file that cannot be taken up after all, though it could be
 // when it was rehearsed: the one in force goes on then.
 func (d *daemon) fallBack(why config.Problems) (*generation, config.Problems) {
-	for _, p := range why {
-		d.log.Error(p.Error())
-	}
+	d.will.problems = append(d.will.problems, linesOf(why)...)
 	before := file{d.will.File.Path, d.will.Before}
 	c, err := before.parse()
 	if err != nil {
 		return nil, why
 	}
-	d.log.Error("cannot take the file up, the one before stays in force", event.F("file", c.Path))
-	d.config, d.will.fallen = c, true
+	d.config = c
+	d.keepBefore()
 	return d.prepare(c)
 }
+
+// keepBefore says why the file before goes on.
+func (d *daemon) keepBefore() {
+	d.mu.Lock()
+	d.stale = true
+	d.mu.Unlock()
+	for _, line := range d.will.problems {
+		d.log.Error(line)
+	}
+	d.log.Error("cannot take the file up, "+staysInForce, event.F("file", d.config.Path))
+	d.will.fallen = true
+}
+
+const staysInForce = "the one before stays in force"
 
 // rehearse checks that this superd could take the place of the one that runs.
 // It opens nothing, starts nothing, and says so at its end.
@@ -442,7 +459,7 @@ func (d *daemon) announceSuccession() {
 
 func (d *daemon) succession() control.Upgraded {
 	return control.Upgraded{Version: version, Before: d.will.Version, Generation: d.generation,
-		Connections: len(d.will.Table.Connections), PausedMS: (sinceBoot() - d.will.At).Milliseconds()}
+		Connections: len(d.will.Table.Connections), PausedMS: (sinceBoot() - d.will.At).Milliseconds(), Problems: d.will.problems}
 }
 
 // settleEstate ends an upgrade: whoever has asked for it is answered, and the

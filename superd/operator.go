@@ -223,15 +223,27 @@ func (o *operator) Ordered(order control.Order) {
 
 // Reload implements control.Daemon.
 func (o *operator) Reload() (r control.Report, err error) {
-	if !o.daemon.do(func() { r, err = o.daemon.reload() }) {
+	if !o.daemon.do(func() { r, err = o.daemon.reloadAloud() }) {
 		return r, errStopping
 	}
-	return r, err
+	return r, followedBy(err, notReloaded)
 }
 
 // Upgrade implements control.Daemon.
 func (o *operator) Upgrade(asker *control.Asker) (control.Upgraded, error) {
-	return control.Upgraded{}, o.daemon.upgrade(asker)
+	err := o.daemon.upgrade(asker)
+	if err == errStopping || err == errUpgrading {
+		return control.Upgraded{}, err
+	}
+	return control.Upgraded{}, followedBy(err, notUpgraded)
+}
+
+// followedBy adds to a complaint, where there is one, what it means.
+func followedBy(err error, meaning string) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w\n%s", err, meaning)
 }
 
 // Drain implements control.Daemon. The services take who stands in the kernel's

@@ -548,7 +548,7 @@ func TestLogLevelIsReloaded(t *testing.T) {
 	ask(2)
 	os.WriteFile(d.config(), []byte(file("level: error, address: none", ", log_level: warn, user: nobody-at-all")), 0o644)
 	d.signal(syscall.SIGHUP)
-	d.await(func(r record) bool { return r.is("cannot reload, nothing was changed") })
+	d.await(func(r record) bool { return r.is(notReloaded) })
 	ask(3)
 	d.rewrite(4, file("level: info", ""))
 	ask(3)

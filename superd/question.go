@@ -124,10 +124,15 @@ func (q *question) reload() error {
 }
 
 func (q *question) upgrade() error {
+	var done control.Upgraded
 	text, err := q.client.Order("upgrade", nil)
-	return list(q, text, err, func(u control.Upgraded) string {
+	err = list(q, text, err, func(u control.Upgraded) string {
 		return fmt.Sprintf("superd %s goes on with %s, generation %d\n", u.Version, plural(u.Connections, "connection", "connections"), u.Generation)
 	})
+	if err = q.answer(text, err, &done); err == nil && len(done.Problems) > 0 {
+		err = errors.New(strings.Join(append(done.Problems, "cannot take the file up, "+staysInForce), "\n"))
+	}
+	return err
 }
 
 // drain waits, since whoever drains wants to do something to what is behind

@@ -88,7 +88,8 @@ func (g *generation) abandon() {
 }
 
 // findSites finds each listener's socket: the one that is open already, with
-// whoever waits in its queue, or a new one.
+// whoever waits in its queue, or a new one, also where the file of a unix socket
+// was removed.
 func (d *daemon) findSites(g *generation) (problems config.Problems) {
 	open := map[string][]*site{} // several only where one name was handed over for them
 	know := func(key string, s *site) {
@@ -96,10 +97,11 @@ func (d *daemon) findSites(g *generation) (problems config.Problems) {
 			open[key] = append(open[key], s)
 		}
 	}
-	for _, s := range d.sites {
+	present := slices.DeleteFunc(slices.Clone(d.sites), func(s *site) bool { return s.socket.Lost() })
+	for _, s := range present {
 		know(keyOf(s.listener), s)
 	}
-	for _, s := range d.sites {
+	for _, s := range present {
 		know(s.socket.Inherited(), s)
 		if key := s.socket.String(); len(open[key]) == 0 {
 			know(key, s) // a port that the kernel chose may be named now
@@ -434,16 +436,20 @@ func (d *daemon) tell(r *control.Report, g *generation, took time.Duration) {
 		event.F("added", r.Added), event.F("removed", r.Removed), event.F("changed", len(r.Changed)), event.F("duration_ms", took.Milliseconds()))
 }
 
-// reloadForSignal is what HUP does: whoever sent it looks into the log.
-func (d *daemon) reloadForSignal() {
-	_, err := d.reload()
+const notReloaded = "cannot reload, nothing was changed"
+
+// reloadAloud is reload that says in the log what is wrong: not only whoever
+// has asked for it will want to know.
+func (d *daemon) reloadAloud() (control.Report, error) {
+	r, err := d.reload()
 	if err == nil {
-		return
+		return r, nil
 	}
 	for _, line := range linesOf(err) {
 		d.log.Error(line)
 	}
-	d.log.Error("cannot reload, nothing was changed", event.F("file", d.config.Path))
+	d.log.Error(notReloaded, event.F("file", d.config.Path))
+	return r, err
 }
 
 // linesOf is an error with one problem to a line.

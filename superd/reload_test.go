@@ -105,7 +105,7 @@ func TestReloadOfABadFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.signal(syscall.SIGHUP)
-		d.awaitMany(i+1, func(r record) bool { return r.is("cannot reload, nothing was changed") })
+		d.awaitMany(i+1, func(r record) bool { return r.is(notReloaded) })
 		d.await(func(r record) bool { return strings.Contains(r.text("message"), bad.want) })
 	}
 	d.talk(c, "still here\n")
@@ -282,9 +282,15 @@ func TestReloadByOrder(t *testing.T) {
 	}
 	write("text: before", "txet: before, max: 0")
 	code, out, complaints := a.tell("reload")
-	if code != 1 || out != "" || strings.Count(complaints, "\n") != 2 || !strings.Contains(complaints, "services.a.txet: unknown key (did you mean text?)\n") {
+	if code != 1 || out != "" || strings.Count(complaints, "\n") != 3 || !strings.Contains(complaints, "services.a.txet: unknown key (did you mean text?)\n") ||
+		!strings.HasSuffix(complaints, "\ncannot reload, nothing was changed\n") {
 		t.Errorf("it ends with %d, %q and\n%s", code, out, complaints)
 	}
+	// The log has it as well: the next one who looks did not ask.
+	a.await(func(r record) bool {
+		return strings.HasSuffix(r.text("message"), "services.a.txet: unknown key (did you mean text?)")
+	})
+	a.await(func(r record) bool { return r.is(notReloaded) })
 	a.told("drain", "a")
 	write("", "")
 	if got := a.told("reload"); got != "changed a\n    text: after -> before\ngeneration 3\n" {

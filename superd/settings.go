@@ -66,7 +66,7 @@ func (s *settings) prepareControl() config.Problems {
 	case path == "":
 		o.daemon.log.Warn("XDG_RUNTIME_DIR is not set: superd runs without an administrative socket (name one with control.path)")
 		return nil
-	case o.server != nil && o.server.Path() == path:
+	case o.server != nil && o.server.Path() == path && o.server.Reachable():
 		s.server = o.server
 		return nil
 	}
@@ -159,6 +159,9 @@ func (s *settings) apply() {
 	server, web := o.server, o.web
 	o.server, o.web, o.settings = s.server, s.web, s
 	if server != nil && server != s.server {
+		if s.server != nil && s.server.Path() == server.Path() {
+			o.daemon.log.Warn("the administrative socket was not there any more, it is opened anew", event.F("path", server.Path()))
+		}
 		server.Retire()
 	}
 	for _, w := range web {

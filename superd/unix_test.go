@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -545,7 +546,7 @@ func TestReloadOfUnixSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.signal(unix.SIGHUP)
-	d.await(func(r record) bool { return r.is("cannot reload, nothing was changed") })
+	d.await(func(r record) bool { return r.is(notReloaded) })
 	if isSocket(dir+"/never") || !isSocket(dir+"/new") {
 		t.Error("a reload that failed has changed something")
 	}
@@ -554,6 +555,46 @@ func TestReloadOfUnixSockets(t *testing.T) {
 	if left, _ := filepath.Glob(dir + "/*"); len(left) > 0 {
 		t.Errorf("superd leaves %q behind", left)
 	}
+}
+
+// A socket whose file somebody has removed is opened anew by a reload, and by an
+// upgrade; the administrative one as well. Who has come by the old one stays.
+func TestSocketFilesAreRemoved(t *testing.T) {
+	t.Parallel()
+	dir := publicDir(t)
+	a := startAsked(t, several("a", fmt.Sprintf("listen: 'unix:%s/a', builtin: echo", dir)))
+	c := a.dialUnix("a", "")
+	a.talk(c, "hello\n")
+	const anew = "the administrative socket was not there any more, it is opened anew"
+	for i, change := range []func(){
+		func() { a.signal(unix.SIGHUP); a.await(func(r record) bool { return r.is("reloaded") }) },
+		func() { a.upgradeNow(1) },
+	} {
+		for _, path := range []string{dir + "/a", a.socket} {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		change()
+		eventually(t, func() error {
+			if !isSocket(dir+"/a") || !isSocket(a.socket) {
+				return errors.New("a socket is not there")
+			}
+			return nil
+		})
+		if s := a.status(); s.Generation != i+2 || len(s.Services[0].Listen) != 1 {
+			t.Errorf("superd says %+v", s)
+		}
+		next := a.dialUnix("a", "")
+		a.talk(next, "anew\n")
+		next.Close()
+		a.talk(c, "still here\n")
+		a.exited("a", i+1)
+	}
+	if n := a.timesSaid(anew); n != 1 { // by the reload: of the other it is said that it cannot go on
+		t.Errorf("that it was not there is said %d times", n)
+	}
+	c.Close()
 }
 
 // What would keep a socket from being opened is found by check, as far as it

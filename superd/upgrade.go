@@ -115,6 +115,8 @@ var (
 	errReplaced  = errors.New("cannot upgrade: the program was replaced meanwhile; try again")
 )
 
+const notUpgraded = "cannot upgrade, superd goes on as it was"
+
 // upgrade has the program that is installed now take superd's place. It returns
 // only if it does not: then nothing has changed. Any goroutine but the serving
 // one may call it.
@@ -128,7 +130,7 @@ func (d *daemon) upgrade(asker *control.Asker) error {
 		for _, line := range linesOf(err) {
 			d.log.Error(line)
 		}
-		d.log.Error("cannot upgrade, superd goes on as it was", event.F("version", version))
+		d.log.Error(notUpgraded, event.F("version", version))
 	}
 	return err
 }

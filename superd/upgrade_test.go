@@ -38,9 +38,6 @@ func (d *process) upgraded(n int) record {
 	return d.awaitMany(n, func(r record) bool { return r.is("upgraded") })[n-1]
 }
 
-// notUpgraded is said when nothing has changed.
-const notUpgraded = "cannot upgrade, superd goes on as it was"
-
 // exitedOnce wants the record of a connection, and that there is one.
 func (d *process) exitedOnce(conn string) record {
 	d.t.Helper()
@@ -962,18 +959,39 @@ func TestUpgradeFallsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	good := several("a", `listen: "127.0.0.1:0", run: /bin/cat`)
-	d := start(t, good)
-	c := d.held("a")
-	bad := good + "  b: {listen: \"" + taken.Addr().String() + "\", builtin: echo}\n"
-	if err := os.WriteFile(d.config(), []byte(bad), 0o644); err != nil {
+	w := startWatched(t, several("a", `listen: "127.0.0.1:0", run: /bin/cat`))
+	good, err := os.ReadFile(w.config())
+	if err != nil {
 		t.Fatal(err)
 	}
-	d.upgradeNow(1)
-	d.await(func(r record) bool { return strings.Contains(r.text("message"), "address already in use") })
-	d.await(func(r record) bool { return r.is("cannot take the file up, the one before stays in force") })
-	d.talk(c, "still here\n")
+	c := w.held("a")
+	bad := string(good) + "  b: {listen: \"" + taken.Addr().String() + "\", builtin: echo}\n"
+	if err := os.WriteFile(w.config(), []byte(bad), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	inForce := func(want string) {
+		t.Helper()
+		if line := "\nsuperd_config_last_reload_successful " + want + "\n"; !strings.Contains(w.page("/metrics"), line) {
+			t.Errorf("/metrics has no%s", line)
+		}
+	}
+	w.upgradeNow(1)
+	w.await(func(r record) bool { return strings.Contains(r.text("message"), "address already in use") })
+	w.await(func(r record) bool { return r.is("cannot take the file up, the one before stays in force") })
+	inForce("0")
+	w.talk(c, "still here\n")
+	// Whoever asks for it hears of both: the program is another, the file is not.
+	code, out, complaints := w.tell("upgrade")
+	if code != 1 || !strings.Contains(out, " goes on with 1 connection, generation 3\n") || !strings.Contains(complaints, ": services.b.listen: cannot listen on ") ||
+		!strings.HasSuffix(complaints, "\ncannot take the file up, the one before stays in force\n") {
+		t.Errorf("the upgrade ends with %d and says %s%s", code, out, complaints)
+	}
+	w.talk(c, "still here\n")
 	c.Close()
-	d.held("a").Close()
-	d.rewrite(1, good)
+	w.held("a").Close()
+	if err := os.WriteFile(w.config(), good, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.told("upgrade")
+	inForce("1")
 }

@@ -139,6 +139,9 @@ type Upgraded struct {
 	Generation  int    `json:"generation"`
 	Connections int    `json:"connections"` // that it goes on with
 	PausedMS    int64  `json:"paused_ms"`   // how long nobody was accepted
+
+	// Why the file could not be taken up, a problem each: the one before stays in force. None where it could.
+	Problems []string `json:"problems,omitempty"`
 }
 
 // Drained is what a drain has begun with.

@@ -115,6 +115,12 @@ func (s *Server) SetMode(mode fs.FileMode) error {
 	return err
 }
 
+// Reachable tells whether the socket's path leads to it still.
+func (s *Server) Reachable() bool {
+	now, err := identify(s.path)
+	return err == nil && now.same(s.own)
+}
+
 // Path is where the socket is.
 func (s *Server) Path() string { return s.path }
 
@@ -148,7 +154,7 @@ func (s *Server) Retire() {
 }
 
 func (s *Server) removeFile() {
-	if now, err := identify(s.path); err == nil && now.same(s.own) {
+	if s.Reachable() {
 		os.Remove(s.path)
 	}
 }

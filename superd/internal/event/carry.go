@@ -11,6 +11,7 @@ import (
 type Carried struct {
 	Services []CarriedService
 	Dropped  uint64 // lines
+	Untold   uint64 // of those, that the log has not told of
 	Key      []byte // of hashed addresses
 }
 
@@ -31,6 +32,7 @@ func (l *Log) Carry() Carried {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := Carried{Dropped: l.Dropped() + l.queue.waiting(), Key: slices.Clone(l.peer.Load().key[:])}
+	c.Untold = c.Dropped - min(l.queue.told.Load(), c.Dropped)
 	for _, s := range l.services {
 		n := s.Counts()
 		one := CarriedService{s.name, n.Accepted, n.Exited, n.Failed, n.Silent, n.Lost, n.LostStderr, map[string]uint64{}, s.Usage(), n.Undelivered}
@@ -48,6 +50,9 @@ func (l *Log) Carry() Carried {
 // not known any more counts as spawn, so that the sums stay right.
 func (l *Log) Resume(c *Carried) {
 	l.queue.total.Add(c.Dropped)
+	l.queue.told.Add(c.Dropped - min(c.Untold, c.Dropped))
+	l.queue.owed.Add(c.Untold)
+	l.queue.ring()
 	l.peer.Store(l.peer.Load().resume(c.Key))
 	for i := range c.Services {
 		from := &c.Services[i]

@@ -65,7 +65,7 @@ func (f *file) open() error {
 		return err
 	}
 	f.close()
-	torn := f.torn && f.is == identityOf(&s)
+	torn := f.torn && f.is == identityOf(&s) || endsTorn(f.path, &s)
 	f.fd, f.is = fd, identityOf(&s)
 	f.stream = stream{
 		form: formOf(isTerminalFD(uintptr(fd)), f.format),
@@ -81,6 +81,25 @@ func openPath(path string, more int) (fd int, err error) {
 		err = errSymbolicLink
 	}
 	return fd, err
+}
+
+// endsTorn tells whether somebody has left half a line at the end of a file: a superd before, whose disk was full.
+func endsTorn(path string, s *syscall.Stat_t) bool {
+	if s.Mode&syscall.S_IFMT != syscall.S_IFREG || s.Size == 0 {
+		return false
+	}
+	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return false
+	}
+	defer syscall.Close(fd)
+	var same syscall.Stat_t
+	if syscall.Fstat(fd, &same) != nil || identityOf(&same) != identityOf(s) {
+		return false
+	}
+	var last [1]byte
+	n, err := syscall.Pread(fd, last[:], s.Size-1)
+	return err == nil && n == 1 && last[0] != '\n'
 }
 
 // checkFile says why a file cannot be opened, or made.

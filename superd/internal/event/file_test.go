@@ -152,6 +152,51 @@ func TestFileIsCut(t *testing.T) {
 	f.want("superd.log", "two") // and no hole before it
 }
 
+// Half a line at the end of a file is nobody's beginning.
+func TestFileEndsTorn(t *testing.T) {
+	for _, c := range []struct{ before, want string }{
+		{"half a li", "half a li\n"},
+		{"a line\n", "a line\n"},
+		{"", ""},
+	} {
+		path := filepath.Join(t.TempDir(), "superd.log")
+		if err := os.WriteFile(path, []byte(c.before), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l, _ := opened(t, path, Options{})
+		l.Info("x")
+		l.Close(time.Second)
+		if text, _ := os.ReadFile(path); !strings.HasPrefix(string(text), c.want+`{"level"`) {
+			t.Errorf("after %q the file is %q", c.before, text)
+		}
+	}
+}
+
+// What was dropped and not told goes along to another superd, which tells of it.
+func TestCarriedLoss(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "superd.log")
+	before, _ := opened(t, "/dev/full", Options{})
+	for range 3 {
+		before.Info("lost")
+	}
+	before.Flush(time.Second)
+	c := before.Carry()
+	if c.Dropped != 3 || c.Untold != 3 {
+		t.Fatalf("%d lines were dropped, and %d not told", c.Dropped, c.Untold)
+	}
+	after, _ := opened(t, path, Options{})
+	after.Resume(&c)
+	until(t, "the loss is told", func() bool {
+		text, _ := os.ReadFile(path)
+		return strings.Contains(string(text), `"dropped":3,"error":"before the upgrade"`)
+	})
+	after.Info("x")
+	after.Flush(time.Second)
+	if c := after.Carry(); c.Dropped != 3 || c.Untold != 0 {
+		t.Errorf("then %d lines were dropped, and %d not told", c.Dropped, c.Untold)
+	}
+}
+
 // TestReopen: at once, whatever there is.
 func TestReopen(t *testing.T) {
 	f := onFile(t)

@@ -96,3 +96,6 @@ func (o *Options) own(fd int) (int, error) {
 }
 
 var errAbandoned = errors.New("the log is closed")
+
+// errBefore is why lines are missing that another superd would have told of.
+var errBefore = errors.New("before the upgrade")

@@ -22,6 +22,8 @@ type queue struct {
 	wake  chan struct{} // capacity 1: there is something to look at
 	much  chan struct{} // capacity 1: there is so much that it should not wait
 	total atomic.Uint64 // lines dropped since the beginning, here or by the writer
+	told  atomic.Uint64 // of those, that the log has told of
+	owed  atomic.Uint64 // that a superd before has not told of, until the writer takes them over
 
 	mu      sync.Mutex
 	pending batch   // guarded by mu

@@ -133,6 +133,9 @@ func stopped() *time.Timer {
 // and an output that takes nothing; the log tells each gap where it is, before a line that comes after it.
 func (w *writer) deliver() {
 	w.follow()
+	if n := w.log.queue.owed.Swap(0); n > 0 {
+		w.lost, w.why = w.lost+n, errBefore
+	}
 	w.log.queue.takeFor(w)
 	if w.confess() {
 		w.lose(w.write(w.batch.lines), w.cause)
@@ -203,6 +206,7 @@ func (w *writer) confess() bool {
 		if len(w.write(w.lossLine())) > 0 {
 			return false
 		}
+		w.log.queue.told.Add(w.lost)
 		w.lost = 0
 	}
 	for i, g := range w.gaps {
@@ -210,6 +214,7 @@ func (w *writer) confess() bool {
 			w.gaps = w.gaps[i:]
 			return false
 		}
+		w.log.queue.told.Add(g.lines)
 	}
 	w.gaps = nil
 	return true

@@ -288,18 +288,22 @@ func symbolic(err error) string {
 	return fmt.Sprintf("%s (%s)", errno.Error(), unix.ErrnoName(errno))
 }
 
+// Lost tells whether the socket's file was removed, or is another's by now, so
+// that nobody finds the socket any more.
+func (k *Socket) Lost() bool { return k.file.path != "" && !k.file.there() }
+
+func (f *file) there() bool {
+	var st unix.Stat_t
+	return unix.Lstat(f.path, &st) == nil && uint64(st.Dev) == f.dev && st.Ino == f.ino
+}
+
 // withdraw removes the socket's file, unless it is another's by now. No lock is
 // needed: as long as the socket is open, no superd takes its file for stale.
 func (k *Socket) withdraw() {
-	f := k.file
-	k.file = file{}
-	if f.path == "" {
-		return
-	}
-	var st unix.Stat_t
-	if unix.Lstat(f.path, &st) == nil && uint64(st.Dev) == f.dev && st.Ino == f.ino {
+	if f := k.file; f.path != "" && f.there() {
 		unix.Unlink(f.path)
 	}
+	k.file = file{}
 }
 
 // close frees the socket and its file.
