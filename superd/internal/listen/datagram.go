@@ -61,3 +61,22 @@ func (k *Socket) receive(from *unix.RawSockaddrAny, flags uintptr) (size uint32,
 		return 0, errno
 	}
 }
+
+// mostErrors is how many errors of a socket are looked at before others have
+// their turn.
+const mostErrors = 64
+
+// dropErrors throws away what the kernel tells beside the datagrams of k: a
+// program that had the socket may have asked for it (IP_RECVERR, ip(7)), and
+// until it is read the socket looks as if something had come.
+func (k *Socket) dropErrors() {
+	if k.paused || k.porter == nil {
+		return
+	}
+	for range mostErrors {
+		_, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(k.fd), 0, 0, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT, 0, 0)
+		if errno != 0 && errno != unix.EINTR {
+			return
+		}
+	}
+}

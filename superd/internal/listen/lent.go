@@ -61,10 +61,12 @@ func (l *lease) of(s *Set) bool {
 	return l.set == s
 }
 
-// events are what a set waits for.
+// events are what a set waits for. The kernel tells of errors, and of an end,
+// in any case, also of those that are a program's: once, not for as long as that
+// leaves them there.
 func (k *Socket) events() uint32 {
 	if k.paused {
-		return 0
+		return unix.EPOLLET
 	}
 	return unix.EPOLLIN
 }

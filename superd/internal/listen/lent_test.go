@@ -173,3 +173,42 @@ func TestShutDoesNotAcceptForPorters(t *testing.T) {
 	receive(t, l.called)
 	s.ShutAll()
 }
+
+// A program can ask for errors with IP_RECVERR and leave them unread: the kernel
+// tells of them as long as they are there, and superd does not turn round for
+// it, neither while the program has the socket nor afterwards.
+func TestErrorsThatProgramsLeave(t *testing.T) {
+	s := newSet(t)
+	l := newLodge(s)
+	k, _ := mailedTo(t, s, l, "127.0.0.1:0")
+	s.Lend(k)
+	nobody, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := &unix.SockaddrInet4{Port: nobody.LocalAddr().(*net.UDPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}
+	nobody.Close()
+	if err := unix.SetsockoptInt(k.FD(), unix.IPPROTO_IP, unix.IP_RECVERR, 1); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second one hears of the first
+		unix.Sendto(k.FD(), []byte("x"), 0, to)
+	}
+	var events [4]unix.EpollEvent
+	s.wait(events[:], 0)
+	if n := s.wait(events[:], 0); n > 0 {
+		t.Errorf("while a program has the socket, %d events are told again", n)
+	}
+	k.lease.lent = false
+	s.resume(l)
+	if n := s.wait(events[:], 0); n != 1 || events[0].Events&unix.EPOLLERR == 0 {
+		t.Fatalf("%d events are told: %v", n, events)
+	}
+	s.heed(k, events[0].Events)
+	s.resume(l) // which has lent it again
+	k.lease.lent = false
+	s.resume(l)
+	if n := s.wait(events[:], 0); n > 0 {
+		t.Errorf("%d events are told again: %v", n, events)
+	}
+}

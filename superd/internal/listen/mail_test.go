@@ -15,10 +15,16 @@ import (
 // mailed is a socket of UDP at an address, and a client of it.
 func mailed(t *testing.T, address string) (*Socket, *net.UDPConn) {
 	t.Helper()
+	s := newSet(t)
+	return mailedTo(t, s, newLodge(s), address)
+}
+
+// mailedTo is mailed for a set and a door.
+func mailedTo(t *testing.T, s *Set, door Door, address string) (*Socket, *net.UDPConn) {
+	t.Helper()
 	l := at(address)
 	l[0].Family = config.UDP
-	s := newSet(t)
-	k := open(t, s, l, newLodge(s))[0]
+	k := open(t, s, l, door)[0]
 	to := net.UDPAddrFromAddrPort(k.Local())
 	if to.IP.IsUnspecified() {
 		to.IP = net.IPv4(127, 0, 0, 2)

@@ -158,7 +158,7 @@ func (s *Set) Serve(turn func() int) {
 			case e.Fd < 0:
 				s.watched[watchedNumber-e.Fd]()
 			case s.sockets[e.Fd] != nil: // else it was forsaken meanwhile
-				s.burst(s.sockets[e.Fd])
+				s.heed(s.sockets[e.Fd], e.Events)
 			}
 		}
 	}
@@ -188,6 +188,14 @@ func (s *Set) wait(events []unix.EpollEvent, timeout int) int {
 		return 0
 	}
 	return count
+}
+
+// heed does what there is to do for the events of a socket.
+func (s *Set) heed(k *Socket, events uint32) {
+	if events&unix.EPOLLERR != 0 {
+		k.dropErrors()
+	}
+	s.burst(k)
 }
 
 // burstLength is how many connections of one socket are accepted before the
@@ -223,7 +231,7 @@ func (s *Set) burst(k *Socket) {
 // pause stops waiting for a socket; what comes is queued by the kernel.
 func (s *Set) pause(k *Socket) {
 	k.paused = true
-	unix.EpollCtl(s.set, unix.EPOLL_CTL_MOD, k.fd, &unix.EpollEvent{Events: 0, Fd: k.number})
+	unix.EpollCtl(s.set, unix.EPOLL_CTL_MOD, k.fd, &unix.EpollEvent{Events: k.events(), Fd: k.number})
 }
 
 // Resume waits again for the sockets of door, which has room.
