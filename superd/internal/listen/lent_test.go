@@ -2,10 +2,12 @@ package listen
 
 import (
 	"net"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"superd/superd/internal/config"
 	"superd/superd/internal/peer"
 )
 
@@ -210,5 +212,29 @@ func TestErrorsThatProgramsLeave(t *testing.T) {
 	s.resume(l)
 	if n := s.wait(events[:], 0); n > 0 {
 		t.Errorf("%d events are told again: %v", n, events)
+	}
+}
+
+// A listening socket that a program has shut down, and that superd is to accept
+// at afterwards, is told of for ever: that is remarked once.
+func TestSocketThatAProgramHasShutDown(t *testing.T) {
+	complaints := 0
+	s, err := NewSet(func(fd int) (int, error) { return fd, nil }, func(error) { complaints++ })
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "s")
+	for _, l := range [][]config.Listener{at("127.0.0.1:0"), {{Family: config.Unix, Name: path, Type: "stream", Mode: 0o600}}} {
+		k := open(t, s, l, newRoom(3))[0]
+		unix.Shutdown(k.FD(), unix.SHUT_RDWR)
+		var events [4]unix.EpollEvent
+		if n := s.wait(events[:], 0); n != 1 {
+			t.Fatalf("%d events are told", n)
+		}
+		s.heed(k, events[0].Events)
+		s.wait(events[:], 0) // that nobody waits for it any more
+		if n := s.wait(events[:], 0); n > 0 || complaints != 1 {
+			t.Errorf("%d events are told again, and %d complaints", n, complaints)
+		}
 	}
 }

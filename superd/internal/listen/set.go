@@ -195,7 +195,12 @@ func (s *Set) heed(k *Socket, events uint32) {
 	if events&unix.EPOLLERR != 0 {
 		k.dropErrors()
 	}
+	before := k.accepted
 	s.burst(k)
+	if events&unix.EPOLLHUP != 0 && k.porter == nil && k.accepted == before && !k.paused && !s.resting {
+		s.pause(k) // nobody can come any more
+		s.remark(errShut)
+	}
 }
 
 // burstLength is how many connections of one socket are accepted before the

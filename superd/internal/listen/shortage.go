@@ -35,11 +35,7 @@ func (s *Set) trouble(k *Socket, err error) {
 	if !scarce(err) {
 		return
 	}
-	now := time.Now()
-	if s.latest.IsZero() || now.Sub(s.latest) > calm {
-		s.complain(err)
-	}
-	s.latest = now
+	now := s.remark(err)
 	told := k.door.Impatient() && s.turnAway(k)
 	if s.resting && !told {
 		return
@@ -48,6 +44,18 @@ func (s *Set) trouble(k *Socket, err error) {
 		s.delay = shortestDelay // more of them may wait for an answer
 	}
 	s.resting, s.until = true, now.Add(s.delay)
+}
+
+var errShut = errors.New("a program that had the socket has shut it down: take its address out of the file, reload, and add it again")
+
+// remark complains of err, unless that is the trouble of before.
+func (s *Set) remark(err error) (now time.Time) {
+	now = time.Now()
+	if s.latest.IsZero() || now.Sub(s.latest) > calm {
+		s.complain(err)
+	}
+	s.latest = now
+	return now
 }
 
 func scarce(err error) bool {
