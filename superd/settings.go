@@ -1,15 +1,19 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"superd/superd/internal/config"
 	"superd/superd/internal/control"
 	"superd/superd/internal/event"
+	"superd/superd/internal/listen"
 )
 
 // Settings are what a file says beside services, made ready to hold: where the
@@ -102,7 +106,7 @@ func (s *settings) prepareWeb() (problems config.Problems) {
 		}
 		w, err := control.OpenWeb(at, o.daemon.engine.Above, o.complain)
 		if err != nil {
-			problems = append(problems, config.Problem{At: c.At, Path: "http.listen", What: err.Error(), Hint: o.webHint(at)})
+			problems = append(problems, config.Problem{At: c.At, Path: "http.listen", What: err.Error(), Hint: o.webHint(at, err)})
 			continue
 		}
 		s.web, s.opened = append(s.web, w), append(s.opened, w)
@@ -121,12 +125,15 @@ func (o *operator) webAt(at netip.AddrPort) *control.Web {
 	return nil
 }
 
-// webHint is for an address that superd itself is in the way of.
-func (o *operator) webHint(at netip.AddrPort) string {
+// webHint is for an address that somebody has, or superd itself.
+func (o *operator) webHint(at netip.AddrPort, err error) string {
 	for _, w := range o.web {
 		if at.Port() != 0 && w.Local().Port() == at.Port() {
 			return fmt.Sprintf("superd itself listens on %s until the reload is done: take that out first, reload, and then add this", w.Local())
 		}
+	}
+	if errors.Is(err, unix.EADDRINUSE) {
+		return listen.HolderOf(at.Port())
 	}
 	return ""
 }

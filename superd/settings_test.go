@@ -144,7 +144,7 @@ func TestReloadOfSettingsFails(t *testing.T) {
 	dir := publicDir(t)
 	writeFile(t, dir, "file", "", 0o644)
 	for i, bad := range []struct{ settings, want string }{
-		{"http: {listen: '" + taken.Addr().String() + "'}\n", ":2:16: http.listen: cannot listen on " + taken.Addr().String() + ": address already in use"},
+		{"http: {listen: '" + taken.Addr().String() + "'}\n", ":2:16: http.listen: cannot listen on " + taken.Addr().String() + ": address already in use (port " + port(taken.Addr().String()) + " is held by "},
 		{"http: {listen: '" + strings.Replace(w.web, "127.0.0.1", "0.0.0.0", 1) + "'}\n", "superd itself listens on " + w.web + " until the reload is done"},
 		{"log: {output: " + dir + "/none/log}\n", ":2:15: log.output: cannot open the log " + dir + "/none/log: no such file or directory"},
 		{"log: {output: " + dir + "/log}\nhttp: {listen: '" + taken.Addr().String() + "'}\n", ":3:16: http.listen: cannot listen on "},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -113,6 +114,7 @@ func (p *executable) same() bool {
 var (
 	errUpgrading = errors.New("superd is being upgraded already")
 	errReplaced  = errors.New("cannot upgrade: the program was replaced meanwhile; try again")
+	errReloaded  = errors.New("cannot upgrade: the file was taken up anew meanwhile; try again")
 )
 
 const notUpgraded = "cannot upgrade, superd goes on as it was"
@@ -135,11 +137,24 @@ func (d *daemon) upgrade(asker *control.Asker) error {
 	return err
 }
 
-func (d *daemon) tryUpgrade(asker *control.Asker) error {
+// mostRehearsals is how often the new program is rehearsed anew, since a reload
+// has come between: it must never meet a file that it has not agreed to.
+const mostRehearsals = 5
+
+func (d *daemon) tryUpgrade(asker *control.Asker) (err error) {
 	p := &executable{path: d.self}
 	if err := p.look(); err != nil {
 		return err
 	}
+	for range mostRehearsals {
+		if err = d.attempt(p, asker); err != errReloaded {
+			break
+		}
+	}
+	return err
+}
+
+func (d *daemon) attempt(p *executable, asker *control.Asker) error {
 	text, err := readFile(d.path)
 	if err != nil {
 		return err
@@ -249,6 +264,9 @@ func (d *daemon) handOver(p *executable, draft *estate, asker *control.Asker) er
 	if len(d.stops) > 0 {
 		return errStopping
 	}
+	if d.generation != draft.Generation && !bytes.Equal(d.config.Text, draft.File.Text) {
+		return errReloaded
+	}
 	d.log.Info("upgrading", event.F("file", p.path))
 	d.log.Flush(longestFlush)
 	resume, err := d.pause()
@@ -259,9 +277,7 @@ func (d *daemon) handOver(p *executable, draft *estate, asker *control.Asker) er
 	d.table.Depart(longestDepart)
 	e, release := d.survey()
 	defer release()
-	if e.Generation == draft.Generation {
-		e.File = draft.File // else another was taken up meanwhile
-	}
+	e.File = draft.File
 	if asker != nil {
 		e.Asker = asker.FD()
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -663,6 +664,37 @@ func TestBadUpgrade(t *testing.T) {
 	install(t, own, path)
 	d.upgradeNow(2)
 	d.talk(c, "and again\n")
+	c.Close()
+}
+
+// A file that is taken up while the new program is rehearsed is rehearsed as
+// well, before that program meets it.
+func TestReloadDuringRehearsal(t *testing.T) {
+	t.Parallel()
+	good := several("a", `listen: "127.0.0.1:0", run: /bin/cat`)
+	d, path := installedCopy(t, good)
+	c := d.held("a")
+	dir := filepath.Dir(path)
+	os.Remove(path)
+	writeFile(t, dir, "superd", fmt.Sprintf("#!/bin/sh\necho begun >>%[1]s/begun\nwhile [ ! -e %[1]s/go ]; do sleep 0.02; done\nexec %[2]s \"$@\"\n", dir, os.Args[0]), 0o755)
+	begun := func() int {
+		text, _ := os.ReadFile(dir + "/begun")
+		return strings.Count(string(text), "\n")
+	}
+	d.signal(syscall.SIGUSR2)
+	eventually(t, func() error {
+		if begun() == 0 {
+			return errors.New("no rehearsal has begun")
+		}
+		return nil
+	})
+	d.rewrite(1, strings.Replace(good, "/bin/cat", "/bin/cat, max: 7", 1))
+	writeFile(t, dir, "go", "", 0o644)
+	d.upgraded(1)
+	if n := begun(); n != 3 {
+		t.Errorf("the new program was started %d times, not for two rehearsals and the upgrade", n)
+	}
+	d.talk(c, "still here\n")
 	c.Close()
 }
 

@@ -108,4 +108,12 @@ func (h *holders) of(place string) string {
 	return fmt.Sprintf("%s, process %s", bytes.TrimSpace(name), found)
 }
 
+// HolderOf tells in words who has a TCP port of this machine.
+func HolderOf(port uint16) string {
+	text := strconv.Itoa(int(port))
+	return heldBy(text, findHolders().of(text))
+}
+
+func heldBy(port, holder string) string { return "port " + port + " is held by " + holder }
+
 func isPort(place string) bool { return place[0] != '/' && place[0] != '@' }

@@ -281,7 +281,7 @@ func (s *Set) problem(l *config.Listener, addr netip.AddrPort, err error) config
 	switch errno {
 	case unix.EADDRINUSE:
 		port := strconv.Itoa(int(addr.Port()))
-		p.Hint = "port " + port + " is held by " + s.holder(portOf(l, port))
+		p.Hint = heldBy(port, s.holder(portOf(l, port)))
 	case unix.EACCES:
 		p.Hint = "ports below 1024 need root, or CAP_NET_BIND_SERVICE"
 	case unix.EADDRNOTAVAIL:
