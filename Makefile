@@ -33,11 +33,14 @@ run: bin/superd
 # SUPERD_TEST_STRICT is set: then it fails.
 test: race plain
 
+# Most tests wait more than they work: twice as many at a time as processors.
+PARALLEL := $(shell echo $$((2 * $$(nproc))))
+
 # The race detector needs cgo, and so a C compiler.
 race:
 	@if command -v $${CC:-cc} >/dev/null; then \
-		echo 'CGO_ENABLED=1 $(GO) test -race -short ./...'; \
-		CGO_ENABLED=1 $(GO) test -race -short ./...; \
+		echo 'CGO_ENABLED=1 $(GO) test -race -short -parallel $(PARALLEL) ./...'; \
+		CGO_ENABLED=1 $(GO) test -race -short -parallel $(PARALLEL) ./...; \
 	elif [ -n "$$SUPERD_TEST_STRICT" ]; then \
 		echo 'the race detector needs a C compiler' >&2; exit 1; \
 	else \
@@ -47,8 +50,8 @@ race:
 # Without -v, go test does not tell what was skipped; with it, it tells too
 # much. So awk keeps what was skipped, and everything of a package that failed.
 plain:
-	@echo 'CGO_ENABLED=0 $(GO) test ./...'
-	@{ CGO_ENABLED=0 $(GO) test -v ./... 2>&1; echo "go test: $$?"; } | awk ' \
+	@echo 'CGO_ENABLED=0 $(GO) test -parallel $(PARALLEL) ./...'
+	@{ CGO_ENABLED=0 $(GO) test -v -parallel $(PARALLEL) ./... 2>&1; echo "go test: $$?"; } | awk ' \
 		/^go test: [0-9]+$$/         { status = $$3; next } \
 		/^=== /                      { next } \
 		/^(ok|[?])[ \t]/             { printf "%s", skipped; print; skipped = all = ""; next } \
