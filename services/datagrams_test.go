@@ -61,7 +61,7 @@ func TestAnswersToDatagrams(t *testing.T) {
 		{"chargen", Options{}, ring()[:512]},
 	} {
 		for _, amplify := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s/%t", c.service, amplify), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s,amplify=%t", c.service, amplify), func(t *testing.T) {
 				onEach(t, func(t *testing.T, m machine) {
 					c.options.Amplify = amplify
 					sizes := []int{1, 3, 600, 65507, 2}

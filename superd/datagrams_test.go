@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -149,6 +150,22 @@ func TestLoopsAreRefused(t *testing.T) {
 		if r.text("service") == "all" {
 			t.Errorf("a program was started: %v", r)
 		}
+	}
+}
+
+// The addresses of everybody in a network are nobody's.
+func TestEverybody(t *testing.T) {
+	for network, want := range map[string]string{
+		"192.0.2.77/24": "192.0.2.255", "10.0.0.1/8": "10.255.255.255", "192.0.2.5/30": "192.0.2.7", "192.0.2.1/0": "255.255.255.255",
+	} {
+		if got := lastOf(netip.MustParsePrefix(network)); got.String() != want {
+			t.Errorf("of %s it is %v, not %s", network, got, want)
+		}
+	}
+	l := &loops{}
+	l.addAddresses()
+	if l.addresses[netip.MustParseAddr("127.0.0.1")] && !l.everybody[netip.MustParseAddr("127.255.255.255")] {
+		t.Errorf("of this machine they are %v", l.everybody)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -20,6 +21,7 @@ type loops struct {
 	own       map[uint16]bool     // ports of superd's own sockets
 	names     map[string]bool     // of its unix sockets
 	addresses map[netip.Addr]bool // of this machine
+	everybody map[netip.Addr]bool // in the networks of this machine
 }
 
 // smallServices are the ports of services that answer anything (RFC 862 to 868).
@@ -27,7 +29,7 @@ var smallServices = []uint16{7, 9, 13, 17, 19, 37}
 
 // findLoops looks at all sockets of datagrams that there will be.
 func findLoops(sites []*site) *loops {
-	l := &loops{map[uint16]bool{}, map[uint16]bool{}, map[string]bool{}, map[netip.Addr]bool{}}
+	l := &loops{answering: map[uint16]bool{}, own: map[uint16]bool{}, names: map[string]bool{}}
 	for _, port := range smallServices {
 		l.answering[port] = true
 	}
@@ -55,12 +57,23 @@ func findLoops(sites []*site) *loops {
 
 // addAddresses finds out which addresses the machine has, as far as it tells.
 func (l *loops) addAddresses() {
+	l.addresses, l.everybody = map[netip.Addr]bool{}, map[netip.Addr]bool{broadcast: true}
 	list, _ := net.InterfaceAddrs()
 	for _, a := range list {
 		if p, err := netip.ParsePrefix(a.String()); err == nil {
 			l.addresses[p.Addr().Unmap().WithZone("")] = true
+			if p.Addr().Is4() && p.Bits() < 31 { // RFC 3021: two alone have no such address
+				l.everybody[lastOf(p)] = true
+			}
 		}
 	}
+}
+
+// lastOf is the address by which all of an IPv4 network are reached (RFC 919).
+func lastOf(p netip.Prefix) netip.Addr {
+	a := p.Addr().As4()
+	binary.BigEndian.PutUint32(a[:], binary.BigEndian.Uint32(a[:])|^uint32(0)>>p.Bits())
+	return netip.AddrFrom4(a)
 }
 
 // refreshLoops keeps up with the addresses of the machine.
@@ -69,7 +82,7 @@ func (d *daemon) refreshLoops() {
 	if old == nil || len(old.addresses) == 0 {
 		return
 	}
-	fresh := &loops{old.answering, old.own, old.names, map[netip.Addr]bool{}}
+	fresh := &loops{answering: old.answering, own: old.own, names: old.names}
 	fresh.addAddresses()
 	d.loops.CompareAndSwap(old, fresh) // else a reload was faster
 }
@@ -98,7 +111,7 @@ func (d *daemon) reflection(k *listen.Socket, m *listen.Mailbox) error {
 		return errPortless
 	case m.Spread:
 		return errSpread
-	case !from.IsValid() || from.IsUnspecified() || from.IsMulticast() || from == broadcast:
+	case !from.IsValid() || from.IsUnspecified() || from.IsMulticast() || l.everybody[from]:
 		return errNobody
 	case l.answering[m.From.Port]:
 		return answeringPort(m.From.Port)
