@@ -307,7 +307,7 @@ func TestProgramThatReadsNothing(t *testing.T) {
 			dialogue(t, o, "hello")
 		}
 	}
-	if r := d.exited("x", 1)[0]; r.number("dropped") < 500 || r.number("bytes_in") > 500e3 || r.text("reason") != "timeout.idle" || r.text("signal") != "SIGTERM" {
+	if r := d.exited("x", 1)[0]; r.number("dropped") < 1 || r.number("bytes_in") > 500e3 || r.text("reason") != "timeout.idle" || r.text("signal") != "SIGTERM" {
 		t.Errorf("it is recorded as %v", r)
 	}
 }

@@ -234,7 +234,9 @@ func TestReadiness(t *testing.T) {
 			}
 			conn.Close()
 			w.exited("cat", 1)
-			w.signal(syscall.SIGTERM)
+			if name == "drain" { // else it ends by itself
+				w.signal(syscall.SIGTERM)
+			}
 			w.stopped()
 		})
 	}
@@ -270,7 +272,7 @@ func TestWebPortIsTaken(t *testing.T) {
 	file := cmd.Args[len(cmd.Args)-1]
 	code, _, complaints := finished(t, cmd)
 	for _, want := range []string{
-		fmt.Sprintf("%s:1:16: http.listen: cannot listen on %s: address already in use\n", file, w.web),
+		fmt.Sprintf("%s:1:16: http.listen: cannot listen on %s: address already in use", file, w.web),
 		fmt.Sprintf("services.cat.listen: cannot listen on %s: address already in use", w.address("cat")),
 	} {
 		if code != 1 || !strings.Contains(complaints, want) {

@@ -346,6 +346,7 @@ func TestStrangersKeepNoSocket(t *testing.T) {
 		}
 		d.exited("a", i)
 		eventually(t, func() error {
+			c.SetDeadline(time.Now().Add(patience / 100)) // what finds the socket open still has no answer
 			c.Write([]byte("x"))
 			if _, err := c.Read(make([]byte, 10)); !errors.Is(err, syscall.ECONNREFUSED) {
 				return fmt.Errorf("the address that was left answers %v", err)
