@@ -20,7 +20,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.8.0
 all: bin/superd
 
 # Go knows best what has changed.
-.PHONY: all bin/superd run test race plain test-vm bench lint install uninstall clean
+.PHONY: all bin/superd run test race plain soak test-vm bench lint install uninstall clean
 .NOTPARALLEL:
 
 bin/superd:
@@ -59,6 +59,10 @@ plain:
 		/^ *--- SKIP: |SKIPPED: /    { skipped = skipped $$0 "\n" } \
 		!/^ *(--- PASS: .*|PASS)$$/  { all = all $$0 "\n" } \
 		END                          { printf "%s", all; exit status }'
+
+# A thousand reloads and two hundred upgrades, one after another, under load.
+soak:
+	SUPERD_TEST_SOAK=1 CGO_ENABLED=0 $(GO) test -count=1 -run 'TestManyReloads$$|TestManyUpgrades$$' -v ./superd
 
 # In an emulated machine: arm64, an older kernel, and all cgroup controllers.
 test-vm:

@@ -65,11 +65,12 @@ func (f *file) open() error {
 		return err
 	}
 	f.close()
-	torn := f.torn && f.is == identityOf(&s) || endsTorn(f.path, &s)
+	torn := f.torn && f.is == identityOf(&s)
 	f.fd, f.is = fd, identityOf(&s)
 	f.stream = stream{
 		form: formOf(isTerminalFD(uintptr(fd)), f.format),
 		torn: torn,
+		look: func() bool { return endsTorn(f.path, fd) },
 		once: func(p []byte) (int, error) { return writeOnce(fd, p) },
 	}
 	return nil
@@ -84,21 +85,23 @@ func openPath(path string, more int) (fd int, err error) {
 }
 
 // endsTorn tells whether somebody has left half a line at the end of a file: a superd before, whose disk was full.
-func endsTorn(path string, s *syscall.Stat_t) bool {
-	if s.Mode&syscall.S_IFMT != syscall.S_IFREG || s.Size == 0 {
+// Where superd itself still writes to it by another descriptor, it is too early to ask. Fd is open for writing alone.
+func endsTorn(path string, fd int) bool {
+	var s syscall.Stat_t
+	if syscall.Fstat(fd, &s) != nil || s.Mode&syscall.S_IFMT != syscall.S_IFREG || s.Size == 0 {
 		return false
 	}
-	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	again, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
 		return false
 	}
-	defer syscall.Close(fd)
+	defer syscall.Close(again)
 	var same syscall.Stat_t
-	if syscall.Fstat(fd, &same) != nil || identityOf(&same) != identityOf(s) {
+	if syscall.Fstat(again, &same) != nil || identityOf(&same) != identityOf(&s) {
 		return false
 	}
 	var last [1]byte
-	n, err := syscall.Pread(fd, last[:], s.Size-1)
+	n, err := syscall.Pread(again, last[:], s.Size-1)
 	return err == nil && n == 1 && last[0] != '\n'
 }
 

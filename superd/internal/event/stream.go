@@ -11,6 +11,7 @@ import (
 type stream struct {
 	form form
 	torn bool                              // the file ends in the middle of a line
+	look func() bool                       // tells whether it does, before the first line; nil where that is known
 	once func(p []byte) (n int, err error) // one write(2)
 }
 
@@ -23,6 +24,9 @@ func (s *stream) close() {}
 
 // write puts whole lines on the file. Each is one line there, too.
 func (s *stream) write(lines []byte, w *writer) (missing []byte, err error) {
+	if s.look != nil {
+		s.torn, s.look = s.torn || s.look(), nil
+	}
 	if s.torn { // what follows must not be glued to half a line
 		if _, err := s.put([]byte{'\n'}, w); err != nil {
 			return lines, err
