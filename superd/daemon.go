@@ -5,7 +5,6 @@ import (
 	"math"
 	"os"
 	"os/signal"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -321,8 +320,7 @@ func inBackground(f func(quit <-chan struct{})) (stop func()) {
 func (d *daemon) confine() (begin chan struct{}, err error) {
 	begin = make(chan struct{})
 	entered := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with its goroutine
+	go spawn.OnThreadOfItsOwn(func() {
 		var err error
 		if slices.ContainsFunc(d.services, func(s *service) bool { return s.inherits }) {
 			err = d.engine.Confine()
@@ -333,7 +331,7 @@ func (d *daemon) confine() (begin chan struct{}, err error) {
 			<-begin
 			d.sets[confined].Serve(d.halls[confined].turn)
 		}
-	}()
+	})
 	return begin, <-entered
 }
 

@@ -252,7 +252,7 @@ const mostLines = 20
 const (
 	longestPause   = time.Second            // for threads that pause, each
 	longestDepart  = 100 * time.Millisecond // for children on their way to their programs
-	longestAnswers = time.Second            // for answers at the administrative socket
+	longestAnswers = 3 * time.Second        // for answers at the administrative socket
 	longestFlush   = time.Second            // of the log, before the pause
 	lastFlush      = 100 * time.Millisecond // and in it; what is not written then is counted as dropped
 )

@@ -48,7 +48,7 @@ func (e *Engine) KeepCells() error {
 	ready := make(chan error)
 	go func() {
 		defer close(k.done)
-		onThreadOfItsOwn(func() { k.work(e, ready) })
+		OnThreadOfItsOwn(func() { k.work(e, ready) })
 	}()
 	if err = <-ready; err != nil {
 		e.StopKeeping()

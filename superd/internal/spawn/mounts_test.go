@@ -322,7 +322,7 @@ func TestNamespacesAreNotSuperds(t *testing.T) {
 // inMountNamespace runs f in a mount namespace of its own.
 func inMountNamespace(t *testing.T, f func() error) (err error) {
 	t.Helper()
-	onThreadOfItsOwn(func() {
+	OnThreadOfItsOwn(func() {
 		if err = unix.Unshare(unix.CLONE_NEWNS); err != nil {
 			return
 		}

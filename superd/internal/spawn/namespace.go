@@ -17,7 +17,7 @@ var errNeedsRoot = errors.New("it takes root: CAP_SYS_ADMIN")
 // The descriptor is all that keeps it (namespaces(7)); children enter it with
 // setns(2).
 func (e *Engine) newNamespace(kind int, furnish func() error) (fd int, err error) {
-	onThreadOfItsOwn(func() {
+	OnThreadOfItsOwn(func() {
 		if err = unshare(kind); err != nil {
 			return
 		}
@@ -54,19 +54,19 @@ func (e *Engine) openNamespace(kind int) (int, error) {
 	return e.window.above(low)
 }
 
-// onThreadOfItsOwn runs f on a thread that serves no other goroutine and ends
+// OnThreadOfItsOwn runs f on a thread that serves no other goroutine and ends
 // with f, so that f may change what belongs to a thread: the runtime ends a
 // thread whose goroutine returns without unlocking it.
 //
-// The main thread is not used, since it cannot end: it would stay in the new
-// namespace, and /proc/PID shows what it is in.
-func onThreadOfItsOwn(f func()) {
+// The main thread is not used, since it cannot end: it would stay in what f has
+// entered, and that is what /proc/PID shows.
+func OnThreadOfItsOwn(f func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread()
 		if unix.Gettid() == unix.Getpid() {
-			onThreadOfItsOwn(f) // meanwhile this goroutine occupies the main thread
+			OnThreadOfItsOwn(f) // meanwhile this goroutine occupies the main thread
 			runtime.UnlockOSThread()
 			return
 		}
