@@ -47,11 +47,15 @@ race:
 		echo 'SKIPPED: the race detector needs a C compiler'; \
 	fi
 
+# What takes its time, thousands of connections, a thousand reloads and two
+# hundred upgrades, is soak's.
+plain: SHORT := -short
+
 # Without -v, go test does not tell what was skipped; with it, it tells too
 # much. So awk keeps what was skipped, and everything of a package that failed.
-plain:
-	@echo 'CGO_ENABLED=0 $(GO) test -parallel $(PARALLEL) ./...'
-	@{ CGO_ENABLED=0 $(GO) test -v -parallel $(PARALLEL) ./... 2>&1; echo "go test: $$?"; } | awk ' \
+plain soak:
+	@echo 'CGO_ENABLED=0 $(GO) test $(SHORT) -parallel $(PARALLEL) ./...'
+	@{ CGO_ENABLED=0 $(GO) test -v $(SHORT) -parallel $(PARALLEL) ./... 2>&1; echo "go test: $$?"; } | awk ' \
 		/^go test: [0-9]+$$/         { status = $$3; next } \
 		/^=== /                      { next } \
 		/^(ok|[?])[ \t]/             { printf "%s", skipped; print; skipped = all = ""; next } \
@@ -59,10 +63,6 @@ plain:
 		/^ *--- SKIP: |SKIPPED: /    { skipped = skipped $$0 "\n" } \
 		!/^ *(--- PASS: .*|PASS)$$/  { all = all $$0 "\n" } \
 		END                          { printf "%s", all; exit status }'
-
-# A thousand reloads and two hundred upgrades, one after another, under load.
-soak:
-	SUPERD_TEST_SOAK=1 CGO_ENABLED=0 $(GO) test -count=1 -run 'TestManyReloads$$|TestManyUpgrades$$' -v ./superd
 
 # In an emulated machine: arm64, an older kernel, and all cgroup controllers.
 test-vm:

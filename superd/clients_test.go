@@ -34,15 +34,6 @@ func fewer(many, few int) int {
 	return many
 }
 
-// soak is how often the tests that go on for long repeat themselves: make soak
-// has them take their time.
-func soak(most, many, few int) int {
-	if os.Getenv("SUPERD_TEST_SOAK") == "1" {
-		return most
-	}
-	return fewer(many, few)
-}
-
 // installed finds a program that services can run as any user: the machine's
 // own comes before one that a developer has in PATH.
 func installed(t testing.TB, name string) string {

@@ -215,7 +215,7 @@ func TestManyUpgrades(t *testing.T) {
 		c := a.dial(name)
 		clients.Go(func() { sums[i] = stream(t, c, &stop) })
 	}
-	n, begin := soak(200, 40, 12), time.Now()
+	n, begin := fewer(200, 12), time.Now()
 	for i := 1; i <= n; i++ {
 		a.upgradeNow(i)
 	}
