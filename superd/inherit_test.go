@@ -231,6 +231,7 @@ func TestSystemdSocketActivate(t *testing.T) {
 	d.await(func(r record) bool { return r.is("ready") })
 	d.exited("addressed", 1)
 	d.idle = d.descriptors()
+	d.atRest()
 	if got := d.askUnix("named", "", "hello"); got != "hello" {
 		t.Errorf("named answers %q", got)
 	}

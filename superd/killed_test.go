@@ -16,7 +16,7 @@ import (
 // unused is an address of this machine that nobody listens at.
 func unused(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.83.0.1:0") // where other tests take none
 	if err != nil {
 		t.Fatal(err)
 	}

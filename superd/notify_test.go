@@ -123,7 +123,7 @@ func TestReloadIsTold(t *testing.T) {
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+m.LocalAddr().String())
 	a := asked{startCommand(t, cmd), socket}
 	m.await("READY=1")
-	a.withoutNotifier()
+	a.atRest()
 	a.tell("reload")
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
@@ -138,9 +138,9 @@ func TestReloadIsTold(t *testing.T) {
 	m.await("READY=1")
 }
 
-// withoutNotifier looks again what is open when nothing goes on: at first the
-// socket by which superd has just said that it is ready may have been.
-func (d *process) withoutNotifier() {
+// atRest looks again what is open when nothing goes on: what has just been told
+// of, or by, may have been open still.
+func (d *process) atRest() {
 	looks := 0
 	eventually(d.t, func() error {
 		d.idle = min(d.idle, d.descriptors())

@@ -218,6 +218,12 @@ func TestManyUpgrades(t *testing.T) {
 	n, begin := fewer(200, 12), time.Now()
 	for i := 1; i <= n; i++ {
 		a.upgradeNow(i)
+		eventually(t, func() error { // not only upgrades: hundreds of connections in each second
+			if came := visits[0].Load() + visits[1].Load() + visits[2].Load(); came < uint64(i)*100 {
+				return fmt.Errorf("%d clients have come after %d upgrades", came, i)
+			}
+			return nil
+		})
 	}
 	took := time.Since(begin)
 	stop.Store(true)
@@ -266,11 +272,9 @@ func stream(t *testing.T, c *net.TCPConn, stop *atomic.Bool) (sums [2][sha256.Si
 			t.Error(err)
 		}
 	}()
-	part := make([]byte, 4096)
-	for n := 0; !stop.Load(); n++ {
-		for i := range part {
-			part[i] = byte(rand.Uint32())
-		}
+	part, noise := make([]byte, 32<<10), rand.NewChaCha8([32]byte{})
+	for pace := everySoOften(t); !stop.Load(); <-pace {
+		noise.Read(part)
 		sent.Write(part)
 		if _, err := c.Write(part); err != nil {
 			t.Error(err)

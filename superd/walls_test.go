@@ -299,6 +299,28 @@ func TestLimitsBite(t *testing.T) {
 			t.Fatalf("%s: afterwards the echo is %q", c.name, got)
 		}
 	}
+	eventually(t, func() error {
+		if left := processesOf(t, someUser+1); len(left) > 0 {
+			return fmt.Errorf("of those who forked there are %v", left)
+		}
+		return nil
+	})
+}
+
+// processesOf are the processes of a user.
+func processesOf(t *testing.T, uid int) (list []string) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range all {
+		var s unix.Stat_t
+		if unix.Stat(p, &s) == nil && int(s.Uid) == uid {
+			list = append(list, filepath.Base(p))
+		}
+	}
+	return list
 }
 
 // limitsThatBite are deeds and what ends them. Without keys, time alone does.

@@ -85,9 +85,19 @@ func (t *Table) count() {
 }
 
 // counted begins to end r's leftovers, n of them alive. None means that all of
-// them are zombies whose parent is about to reap them.
+// them are zombies whose parent is about to reap them, or that they fork faster
+// than a pass can see: that is killed, and no fork gets past it (fork(2) fails
+// with KILL pending).
 func (t *Table) counted(r *record, n int) {
 	if r.ended.Leftovers = n; n == 0 {
+		if !pidfdGroups && groupLives(r.child) && r.passes < mostPasses {
+			r.passes++ // to kill by number takes a member that was seen
+			t.uncounted = append(t.uncounted, r)
+			return
+		}
+		if pidfdGroups {
+			signalGroup(r.child, unix.SIGKILL)
+		}
 		t.conclude(r)
 		return
 	}
@@ -95,6 +105,9 @@ func (t *Table) counted(r *record, n int) {
 	signalGroup(r.child, unix.SIGCONT)
 	t.arm(r, t.now+int64(recheck))
 }
+
+// mostPasses is how often those are looked for again who may be there.
+const mostPasses = 5
 
 const (
 	recheck = 20 * time.Millisecond // between looks at leftovers: they are not our children

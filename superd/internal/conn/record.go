@@ -34,6 +34,7 @@ type record struct {
 	alone  bool  // processes outlived the program and keep the connection
 	passed bool  // what it wrote has been passed on
 	killAt int64 // when KILL comes, once TERM was sent
+	passes int   // in which nobody of its group was seen, though there may be somebody
 	text   lineCutter
 }
 
@@ -58,7 +59,7 @@ func (r *record) begin(s *Service, v *Visitor) {
 	r.state, r.service, r.visitor, r.who = running, s, v, v.who
 	r.child, r.kept, r.stderr = spawn.Child{PIDFD: -1}, -1, -1
 	r.started = time.Now()
-	r.ended, r.cause, r.alone, r.passed, r.killAt = event.Exit{}, nil, false, false, 0
+	r.ended, r.cause, r.alone, r.passed, r.killAt, r.passes = event.Exit{}, nil, false, false, 0, 0
 	r.text.reset()
 }
 
