@@ -636,7 +636,16 @@ services:
 	}
 	first.Close()
 	d.exited("full", 1)
-	d.heldFrom(there, "full").Close()
+	eventually(t, func() error { // its place is free in a moment
+		c := d.from(there, "full")
+		defer c.Close()
+		io.WriteString(c, "hello\n")
+		got := make([]byte, len("hello\n"))
+		if io.ReadFull(c, got); string(got) != "hello\n" {
+			return fmt.Errorf("the client is told %q", got)
+		}
+		return nil
+	})
 	d.settled()
 	for _, service := range []string{"denied", "failing", "full"} {
 		d.addsUp(service)
