@@ -72,8 +72,9 @@ func serveOne(e *Engine, p *Plan, c *net.TCPConn) string {
 	unix.Close(child.PIDFD)
 	call := ""
 	if end.Signaled && end.Signal == unix.SIGSYS {
-		time.Sleep(RecordDelay)
-		call, _ = e.Violation(child.PID)
+		for begin, ok := time.Now(), false; !ok && time.Since(begin) < 10*RecordDelay; runtime.Gosched() {
+			call, ok = e.Violation(child.PID)
+		}
 	}
 	return fmt.Sprint(end.Status, " ", end.Signal, " ", call, " ", err, " ", e.Failure(child))
 }
