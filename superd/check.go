@@ -3,12 +3,16 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"superd/superd/internal/config"
+	"superd/superd/internal/control"
 	"superd/superd/internal/event"
 	"superd/superd/internal/listen"
 	"superd/superd/internal/spawn"
@@ -30,9 +34,9 @@ func check(path string, verbose bool) error {
 	defer d.close()
 	services, problems := d.compile(c)
 	d.services = services // for close
-	problems = append(d.logProblems(c), problems...)
+	problems = slices.Concat(problems, d.logProblems(c), d.placeProblems(c))
 	for _, s := range c.Services {
-		problems = slices.Concat(problems, fileProblems(s), listen.Check(s.Listen))
+		problems = append(problems, fileProblems(s)...)
 	}
 	for _, s := range services {
 		for _, o := range s.admission.overrides {
@@ -67,6 +71,39 @@ func (d *daemon) logProblems(c *config.Config) (list config.Problems) {
 		list = append(list, c.Problem("log.output", err.Error(), ""))
 	}
 	return list
+}
+
+// placeProblems asks whether superd could listen where the file wants it: a
+// running one, which answers at the file's administrative socket, has most of
+// that and keeps it.
+func (d *daemon) placeProblems(c *config.Config) (list config.Problems) {
+	path := socketOf(&c.Control)
+	checker := listen.Checker{Running: control.Running(path)}
+	for _, s := range c.Services {
+		problems, warnings := checker.Check(s.Listen)
+		list, c.Warnings = append(list, problems...), append(c.Warnings, warnings...)
+	}
+	for _, at := range c.HTTP.Listen {
+		if err := checker.CheckTCP(at); err != nil {
+			list = append(list, webProblem(&c.HTTP, at, err))
+		}
+	}
+	if !c.Control.PathSet {
+		return list // superd does without it then
+	}
+	if err := control.Check(path, makesDirectory(&c.Control, path)); err != nil {
+		list = append(list, config.Problem{At: c.Control.At, Path: "control.path", What: err.Error()})
+	}
+	return list
+}
+
+// webProblem says that the HTTP listener cannot be had.
+func webProblem(c *config.HTTP, at netip.AddrPort, err error) config.Problem {
+	p := config.Problem{At: c.At, Path: "http.listen", What: fmt.Sprintf("cannot listen on %s: %s", at, err)}
+	if errors.Is(err, unix.EADDRINUSE) {
+		p.Hint = listen.HolderOf(at.Port())
+	}
+	return p
 }
 
 func printService(s *service, all []*service) {

@@ -90,10 +90,16 @@ func (o *operator) options(c *config.Control, path string) control.Options {
 	return control.Options{
 		Path:          path,
 		Mode:          os.FileMode(c.Mode),
-		MakeDirectory: !c.PathSet || strings.HasPrefix(path, "/run/"),
+		MakeDirectory: makesDirectory(c, path),
 		Above:         o.daemon.engine.Above,
 		Complain:      o.complain,
 	}
+}
+
+// makesDirectory tells whether the administrative socket's directory is made
+// where it is missing: /run is empty after each start of the machine.
+func makesDirectory(c *config.Control, path string) bool {
+	return !c.PathSet || strings.HasPrefix(path, "/run/")
 }
 
 // prepareWeb opens the HTTP listeners that are not open already.

@@ -604,8 +604,8 @@ func TestCheckOfUnixSockets(t *testing.T) {
 	dir := publicDir(t)
 	writeFile(t, dir, "file", "content", 0o644)
 	yaml, path := localOne(t, "cat", "run: /bin/cat")
-	d := start(t, yaml)
-	if code, _, complaints := finished(t, superd("check", "-c", d.cmd.Args[len(d.cmd.Args)-1])); code != 0 || !isSocket(path) {
+	d := startAsked(t, yaml)
+	if code, _, complaints := finished(t, superd("check", "-c", d.config())); code != 0 || !isSocket(path) {
 		t.Errorf("of a superd that runs, check says %d %s", code, complaints)
 	}
 	file := writeFile(t, dir, "superd.yaml", fmt.Sprintf(`services:

@@ -62,8 +62,8 @@ func removeDead(path string) error {
 	switch {
 	case err != nil:
 		return err
-	case found.mode&unix.S_IFMT != unix.S_IFSOCK:
-		return errors.New("what is there is not a socket, and stays")
+	case found.replaceable() != nil:
+		return found.replaceable()
 	}
 	if holder, alive := answers(path); alive {
 		return errors.New("it is in use by " + holder)
@@ -83,6 +83,14 @@ type identity struct {
 // same tells whether a file is the same, whatever its rights are by now.
 func (i identity) same(other identity) bool {
 	return i.device == other.device && i.inode == other.inode && i.mode&unix.S_IFMT == other.mode&unix.S_IFMT
+}
+
+// replaceable refuses what is not a socket.
+func (i identity) replaceable() error {
+	if i.mode&unix.S_IFMT != unix.S_IFSOCK {
+		return errors.New("what is there is not a socket, and stays")
+	}
+	return nil
 }
 
 func identify(path string) (identity, error) {

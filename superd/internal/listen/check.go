@@ -2,6 +2,7 @@ package listen
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -10,39 +11,80 @@ import (
 	"superd/superd/internal/config"
 )
 
-// Check says what of a service's listeners could not be opened on this machine,
-// as far as that can be told without opening them: whether another process has
-// the address is not looked at.
-func Check(list []config.Listener) (problems config.Problems) {
-	var s *Set
+// A Checker tells what of listeners could not be opened on this machine,
+// without listening on anything.
+type Checker struct {
+	// Running is the process of a superd that may have them, and keeps them when
+	// it reads the file again; 0 for none.
+	Running int
+
+	set Set // for who has what; nothing is ever opened in it
+}
+
+// Check looks at the listeners of one service. Warnings are about what the
+// service manager has, and may hand over.
+func (c *Checker) Check(list []config.Listener) (problems, warnings config.Problems) {
 	told := false // of this address
 	for i := range list {
 		l := &list[i]
 		if told = told && l.Optional; told {
 			continue
 		}
-		if err := check(l); err != nil && !(l.Optional && noFamily(err)) {
-			problems = append(problems, s.problem(l, l.Addr, err))
-			told = aboutKey(err)
+		err := check(l)
+		if err == nil || l.Optional && noFamily(err) {
+			continue
+		}
+		told = aboutKey(err)
+		switch p := c.set.problem(l, l.Addr, err); {
+		case !errors.Is(err, unix.EADDRINUSE):
+			problems = append(problems, p)
+		case c.has(l, c.Running):
+		case c.has(l, serviceManager):
+			warnings = append(warnings, l.Problem("address", p.What, p.Hint+": superd has it only if that hands it over"))
+		default:
+			problems = append(problems, p)
 		}
 	}
-	return problems
+	return problems, warnings
+}
+
+// serviceManager is the process that listens on behalf of others.
+const serviceManager = 1
+
+// has tells whether a process has what another socket than l's has taken.
+func (c *Checker) has(l *config.Listener, pid int) bool {
+	return pid != 0 && c.set.whoHas().isOf(placeOf(l, l.Addr), pid)
+}
+
+// CheckTCP is Check for an address of TCP that belongs to no service; the error
+// is an errno.
+func (c *Checker) CheckTCP(addr netip.AddrPort) error {
+	l := config.Listener{Family: config.TCP, Addr: addr}
+	err := checkInternet(&l)
+	var errno unix.Errno
+	if !errors.As(err, &errno) || errno == unix.EADDRINUSE && c.has(&l, c.Running) {
+		return nil
+	}
+	return errno
 }
 
 func check(l *config.Listener) error {
 	switch {
 	case l.Internet():
-		return checkOptions(l)
+		return checkInternet(l)
 	case l.Family == config.VSock:
 		return checkVSock(l)
 	case l.Family == config.Unix && l.Name[0] == '/':
 		return checkPath(l)
+	case l.Family == config.Unix:
+		return checkName(l)
 	}
 	return nil
 }
 
-// checkOptions sets the options of a socket that is never bound.
-func checkOptions(l *config.Listener) error {
+// checkInternet binds a socket that never listens: where another one listens,
+// or waits for datagrams, the kernel says so.
+func checkInternet(l *config.Listener) error {
 	kind := unix.SOCK_STREAM
 	if l.Datagrams() {
 		kind = unix.SOCK_DGRAM
@@ -52,16 +94,30 @@ func checkOptions(l *config.Listener) error {
 		return withoutMPTCP(l, os.NewSyscallError("socket", err))
 	}
 	defer unix.Close(fd)
-	return errors.Join(prepare(fd, l, l.Addr), configure(fd, l, nil))
+	if err := errors.Join(prepare(fd, l, l.Addr), configure(fd, l, nil)); err != nil {
+		return err
+	}
+	return os.NewSyscallError("bind", unix.Bind(fd, sockaddr(l.Addr)))
 }
 
-// checkVSock finds out whether the kernel has such sockets at all.
+// checkVSock finds out whether the kernel has such sockets at all: who has one is
+// in no table, so that it could not be told whether that is the running superd.
 func checkVSock(l *config.Listener) error {
 	fd, err := unix.Socket(unix.AF_VSOCK, socketTypes[l.Type]|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return vsockTrouble(l, err)
 	}
 	return unix.Close(fd)
+}
+
+// checkName binds an abstract name, which is gone again with the socket.
+func checkName(l *config.Listener) error {
+	fd, err := unix.Socket(unix.AF_UNIX, socketTypes[l.Type]|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	return (&Socket{fd: fd}).bindAbstract(l)
 }
 
 func checkPath(l *config.Listener) error {
@@ -72,7 +128,13 @@ func checkPath(l *config.Listener) error {
 	if err != nil {
 		return nil // it will be made
 	}
-	return checkSocket(info)
+	if err := checkSocket(info); err != nil {
+		return err
+	}
+	if err := probe(l.Name); err == nil || err == unix.EPROTOTYPE {
+		return unix.EADDRINUSE
+	}
+	return nil // nobody has it, and it is replaced
 }
 
 // checkDirectory tells why superd could make no file in dir.

@@ -5,17 +5,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"superd/superd/internal/config"
 	"superd/superd/internal/peer"
 )
-
-// portOf is what the holders of l's port are found by.
-func portOf(l *config.Listener, port string) string {
-	if l.Family == config.UDP {
-		return udpPort + port
-	}
-	return port
-}
 
 // Datagrams tells whether what comes to k is datagrams.
 func (k *Socket) Datagrams() bool {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -14,11 +15,11 @@ import (
 // thousands may be.
 type holders struct {
 	sockets   map[string][]string // that have a port, or a name, as /proc links to them
-	processes map[string]string   // by socket, as far as superd may see that
+	processes map[string][]string // by socket, as far as superd may see that
 }
 
 func findHolders() *holders {
-	h := &holders{map[string][]string{}, map[string]string{}}
+	h := &holders{map[string][]string{}, map[string][]string{}}
 	h.addPorts("/proc/net/tcp", "", "0A") // those that listen
 	h.addPorts("/proc/net/tcp6", "", "0A")
 	h.addPorts("/proc/net/udp", udpPort, "")
@@ -67,7 +68,7 @@ func (h *holders) addNamed(table string) {
 func (h *holders) add(place, inode string) {
 	socket := "socket:[" + inode + "]"
 	h.sockets[place] = append(h.sockets[place], socket)
-	h.processes[socket] = ""
+	h.processes[socket] = nil
 }
 
 // addProcesses looks for the sockets among the open files of all processes.
@@ -79,7 +80,7 @@ func (h *holders) addProcesses() {
 			continue
 		}
 		if _, listens := h.processes[target]; listens {
-			h.processes[target] = strings.Split(link, "/")[2]
+			h.processes[target] = append(h.processes[target], strings.Split(link, "/")[2])
 		}
 	}
 }
@@ -96,9 +97,10 @@ func (h *holders) of(place string) string {
 	}
 	found := ""
 	for _, socket := range sockets {
-		pid := h.processes[socket]
-		if pid != "" && (found == "" || pid != strconv.Itoa(os.Getpid())) {
-			found = pid
+		for _, pid := range h.processes[socket] {
+			if found == "" || pid != strconv.Itoa(os.Getpid()) {
+				found = pid
+			}
 		}
 	}
 	if found == "" {
@@ -106,6 +108,13 @@ func (h *holders) of(place string) string {
 	}
 	name, _ := os.ReadFile("/proc/" + found + "/comm")
 	return fmt.Sprintf("%s, process %s", bytes.TrimSpace(name), found)
+}
+
+// isOf tells whether a process has a port or a name.
+func (h *holders) isOf(place string, pid int) bool {
+	return slices.ContainsFunc(h.sockets[place], func(socket string) bool {
+		return slices.Contains(h.processes[socket], strconv.Itoa(pid))
+	})
 }
 
 // HolderOf tells in words who has a TCP port of this machine.

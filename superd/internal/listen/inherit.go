@@ -378,7 +378,7 @@ func bornWith(l *config.Listener) error {
 func (h *heirloom) otherFamilies(l *config.Listener) error {
 	if h.dual {
 		return &hindrance{key: "v6only", what: "the inherited " + h.String() + " serves IPv4 too",
-			hint: "write {address: " + portOf(l, strconv.Itoa(int(l.Addr.Port()))) + ", v6only: false}, or BindIPv6Only=ipv6-only in the socket unit"}
+			hint: "write {address: " + placeOf(l, l.Addr) + ", v6only: false}, or BindIPv6Only=ipv6-only in the socket unit"}
 	}
 	return &hindrance{key: "v6only", what: "the inherited " + h.String() + " does not serve IPv4"}
 }

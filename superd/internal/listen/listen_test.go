@@ -405,11 +405,13 @@ func TestHolderAmongSeveral(t *testing.T) {
 		{"- " + other + " -", other},
 		{"-", ""},
 	} {
-		h := &holders{map[string][]string{}, map[string]string{}}
+		h := &holders{map[string][]string{}, map[string][]string{}}
 		for i, pid := range strings.Fields(c.processes) {
 			socket := fmt.Sprintf("socket:[%d]", i)
 			h.sockets["7"] = append(h.sockets["7"], socket)
-			h.processes[socket] = strings.TrimPrefix(pid, "-")
+			if pid != "-" {
+				h.processes[socket] = []string{pid}
+			}
 		}
 		want := ", process " + c.want
 		if c.want == "" {

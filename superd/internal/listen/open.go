@@ -257,11 +257,32 @@ func (s *Set) freeNumber() int32 {
 // Abandon closes all sockets of a set that was never served.
 func (s *Set) Abandon() { s.free() }
 
-func (s *Set) holder(place string) string {
+func (s *Set) whoHas() *holders {
 	if s.holders == nil {
 		s.holders = findHolders()
 	}
-	return s.holders.of(place)
+	return s.holders
+}
+
+// takenBy tells in words who has what another socket than l's has taken.
+func (s *Set) takenBy(l *config.Listener, addr netip.AddrPort) string {
+	holder := s.whoHas().of(placeOf(l, addr))
+	if l.Internet() {
+		return heldBy(strconv.Itoa(int(addr.Port())), holder)
+	}
+	return "it is held by " + holder
+}
+
+// placeOf is what the holders of l's address are found by.
+func placeOf(l *config.Listener, addr netip.AddrPort) string {
+	port := strconv.Itoa(int(addr.Port()))
+	switch l.Family {
+	case config.TCP:
+		return port
+	case config.UDP:
+		return udpPort + port
+	}
+	return l.Name
 }
 
 // problem puts what went wrong with a listener into words, and adds what an
@@ -280,8 +301,7 @@ func (s *Set) problem(l *config.Listener, addr netip.AddrPort, err error) config
 	p := l.Problem("address", fmt.Sprintf("cannot listen on %s: %s (%s)", place, errno.Error(), unix.ErrnoName(errno)), "")
 	switch errno {
 	case unix.EADDRINUSE:
-		port := strconv.Itoa(int(addr.Port()))
-		p.Hint = heldBy(port, s.holder(portOf(l, port)))
+		p.Hint = s.takenBy(l, addr)
 	case unix.EACCES:
 		p.Hint = "ports below 1024 need root, or CAP_NET_BIND_SERVICE"
 	case unix.EADDRNOTAVAIL:

@@ -226,7 +226,7 @@ func TestOptionsThatCannotBeHad(t *testing.T) {
 	if len(opened) > 0 || len(problems) != 1 || problems[0].Error() != want {
 		t.Errorf("got %v, want %s", problems, want)
 	}
-	if found := Check(c.Services[0].Listen); len(found) != 1 || found[0].Error() != want {
+	if found, _ := new(Checker).Check(c.Services[0].Listen); len(found) != 1 || found[0].Error() != want {
 		t.Errorf("beforehand it is %v", found)
 	}
 	c, err = config.Parse("x", []byte(`services: {x: {builtin: echo, listen: {address: 0, device: nope0}}}`), nil)
@@ -236,32 +236,59 @@ func TestOptionsThatCannotBeHad(t *testing.T) {
 	if _, problems := s.Open(c.Services[0].Listen, Owners{}, newRoom(0)); len(problems) != 1 {
 		t.Errorf("of a bare port both halves are told: %v", problems)
 	}
-	if found := Check(c.Services[0].Listen); len(found) != 1 {
+	if found, _ := new(Checker).Check(c.Services[0].Listen); len(found) != 1 {
 		t.Errorf("beforehand, of a bare port both halves are told: %v", found)
 	}
-	if found := Check(at("127.0.0.1:1", "203.0.113.201:80")); len(found) > 0 {
-		t.Errorf("what depends on the hour is found beforehand: %v", found)
+	if found, _ := new(Checker).Check(at("127.0.0.1:0", "203.0.113.201:80")); len(found) != 1 || !strings.Contains(found[0].What, "EADDRNOTAVAIL") {
+		t.Errorf("of an address that is none of this machine's, beforehand it is %v", found)
 	}
 }
 
-// Check binds nothing.
-func TestCheckTakesNoAddress(t *testing.T) {
+// Check keeps nothing, and tells who has an address, unless that is the running
+// superd. What the service manager has may be handed over.
+func TestCheckOfTakenAddresses(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	before, _ := os.ReadDir("/proc/self/fd")
-	if found := Check(at(l.Addr().String())); len(found) > 0 {
-		t.Errorf("found is %v", found)
+	p, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	after, _ := os.ReadDir("/proc/self/fd")
-	if names := func(list []os.DirEntry) (text string) {
-		for _, e := range list {
-			text += e.Name() + " "
+	defer p.Close()
+	udp := at(p.LocalAddr().String())
+	udp[0].Family = config.UDP
+	before, _ := os.ReadDir("/proc/self/fd")
+	for _, list := range [][]config.Listener{at(l.Addr().String()), udp} {
+		var c Checker
+		found, warnings := c.Check(list)
+		if len(found) != 1 || len(warnings) != 0 || !strings.HasSuffix(found[0].Hint, fmt.Sprintf(", process %d", os.Getpid())) {
+			t.Errorf("of one that is taken, beforehand it is %v, %v", found, warnings)
 		}
-		return strings.TrimSpace(text)
-	}; len(before) != len(after) {
-		t.Errorf("open were %s and are %s", names(before), names(after))
+		c.Running = os.Getpid()
+		if found, warnings := c.Check(list); len(found)+len(warnings) > 0 {
+			t.Errorf("of what superd has, beforehand it is %v, %v", found, warnings)
+		}
+		c.Running = 0
+		for socket := range c.set.holders.processes {
+			c.set.holders.processes[socket] = []string{"1"}
+		}
+		if found, warnings := c.Check(list); len(found) != 0 || len(warnings) != 1 || !strings.HasSuffix(warnings[0].Hint, ", process 1: superd has it only if that hands it over") {
+			t.Errorf("of what process 1 has, beforehand it is %v, %v", found, warnings)
+		}
+	}
+	free := l.Addr().String()
+	l.Close()
+	if found, _ := new(Checker).Check(at(free)); len(found) > 0 {
+		t.Errorf("of one that is free, beforehand it is %v", found)
+	}
+	if again, err := net.Listen("tcp", free); err != nil {
+		t.Errorf("it was kept: %v", err)
+	} else {
+		l = again
+	}
+	if after, _ := os.ReadDir("/proc/self/fd"); len(before) != len(after) {
+		t.Errorf("%d descriptors were open and %d are", len(before), len(after))
 	}
 }

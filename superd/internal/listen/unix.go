@@ -61,21 +61,11 @@ func (s *Set) openUnix(l *config.Listener, owners Owners, door Door) (*Socket, e
 	if err == nil {
 		err = listenOn(fd, l)
 	}
-	if errors.Is(err, unix.EADDRINUSE) {
-		err = s.unixTaken(l.Name)
-	}
 	if err != nil {
 		k.close()
 		return nil, err
 	}
 	return k, nil
-}
-
-func (s *Set) unixTaken(name string) error {
-	return &hindrance{
-		what: symbolic(unix.EADDRINUSE),
-		hint: "it is held by " + s.holder(name),
-	}
 }
 
 func (k *Socket) bindAbstract(l *config.Listener) error {

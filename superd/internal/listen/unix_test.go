@@ -411,11 +411,15 @@ func TestWhatIsInTheWayStays(t *testing.T) {
 		if after := listing(t, dir); after != before {
 			t.Errorf("%s: the directory was\n%s and is\n%s", name, before, after)
 		}
-		if found := Check(local(name)); (len(found) > 0) != (want[0] != taken) || len(found) > 0 && found[0] != problems[0] {
+		if found, _ := new(Checker).Check(local(name)); len(found) != 1 || found[0] != problems[0] {
 			t.Errorf("%s: beforehand it is %v", name, found)
 		}
+		of := Checker{Running: os.Getpid()}
+		if found, _ := of.Check(local(name)); (len(found) > 0) != (want[0] != taken) {
+			t.Errorf("%s: of the superd that runs it is %v", name, found)
+		}
 	}
-	if found := Check(append(local(dir+"/stale"), local(dir+"/new")...)); len(found) > 0 {
+	if found, _ := new(Checker).Check(append(local(dir+"/stale"), local(dir+"/new")...)); len(found) > 0 {
 		t.Errorf("what is in order is not: %v", found)
 	}
 }
@@ -548,7 +552,7 @@ func TestLockedDirectory(t *testing.T) {
 }
 
 func TestHolderOfAName(t *testing.T) {
-	h := &holders{map[string][]string{}, map[string]string{}}
+	h := &holders{map[string][]string{}, map[string][]string{}}
 	table := filepath.Join(t.TempDir(), "unix")
 	text := `Num       RefCount Protocol Flags    Type St Inode Path
 0000000000000001: 00000002 00000000 00010000 0001 01    11 /run/a socket  of mine

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Where superd runs, all that it listens on is in order; where another process
+// has it, that is told with who that is.
+func TestCheckOfTakenPlaces(t *testing.T) {
+	t.Parallel()
+	d := startAsked(t, "http: {listen: 127.0.0.1:0}\n"+several("echo", `listen: ["127.0.0.1:0", "udp:127.0.0.1:0", "unix:@superd-check-`+fmt.Sprint(os.Getpid())+`"], builtin: echo`))
+	web := d.await(func(r record) bool { return r.is("http") }).text("local")
+	dir := publicDir(t)
+	file := func(socket string) string {
+		yaml := fmt.Sprintf("http: {listen: %s}\ncontrol: {path: %s}\nservices:\n", web, socket)
+		for i, at := range d.addresses("echo") {
+			yaml += fmt.Sprintf("  s%d: {listen: '%s', builtin: echo, enabled: %v}\n", i, at, i != 1)
+		}
+		return writeFile(t, dir, filepath.Base(socket)+".yaml", yaml, 0o644)
+	}
+	if code, out, complaints := finished(t, superd("check", "-c", file(d.socket))); code != 0 || complaints != "" {
+		t.Errorf("of what superd has it says %d, %s%s", code, out, complaints)
+	}
+	code, _, complaints := finished(t, superd("check", "-c", file(filepath.Join(dir, "other"))))
+	who := fmt.Sprintf(", process %d)", d.pid())
+	var want []string
+	for _, place := range append([]string{web}, d.addresses("echo")...) {
+		want = append(want, "cannot listen on "+strings.TrimPrefix(place, "udp:")+": address already in use")
+	}
+	lines := strings.Split(strings.TrimSuffix(complaints, "\n"), "\n")
+	if code != 1 || len(lines) != len(want) {
+		t.Fatalf("of another file it says %d\n%s", code, complaints)
+	}
+	for i, line := range lines {
+		if !strings.Contains(line, want[i]) || !strings.HasSuffix(line, who) {
+			t.Errorf("it says %s, not %s %s", line, want[i], who)
+		}
+	}
+}
+
+// An administrative socket that could not be opened is told.
+func TestCheckOfTheAdministrativeSocket(t *testing.T) {
+	t.Parallel()
+	dir := publicDir(t)
+	writeFile(t, dir, "file", "content", 0o644)
+	l, err := net.Listen("unix", filepath.Join(dir, "dead"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	for name, want := range map[string]string{
+		"new":         "",
+		"dead":        "",
+		"file":        "what is there is not a socket, and stays",
+		"none/socket": "no such file or directory",
+	} {
+		path := filepath.Join(dir, name)
+		file := writeFile(t, dir, "superd.yaml", "control: {path: "+path+"}\n"+one("echo", "builtin: echo"), 0o644)
+		if want != "" {
+			want = file + ":1:17: control.path: cannot open the administrative socket " + path + ": " + want + "\n"
+		}
+		for _, verb := range []string{"check", "run"} {
+			if verb == "run" && want == "" {
+				continue // it would
+			}
+			if code, _, complaints := finished(t, superd(verb, "-c", file)); complaints != want || code != min(len(want), 1) {
+				t.Errorf("%s: %s says %d, %s", name, verb, code, complaints)
+			}
+		}
+	}
+}
