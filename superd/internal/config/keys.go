@@ -110,6 +110,8 @@ func (k Key) Accepts() string {
 		return "a size of at least " + sizeText(uint64(k.Min)) + ", such as 64M"
 	case k.Kind == Duration && k.Min > 0:
 		return "a duration of more than 0, such as 10s"
+	case k.Kind == Mode:
+		return "an octal mode in quotes such as " + k.Default
 	case k.Kind == Limit:
 		return k.limitForms("a mapping of soft and hard")
 	}
@@ -134,7 +136,6 @@ var kindAccepts = map[Kind]string{
 	Duration: "a duration such as 10s, 500ms or 1h30m",
 	Size:     "a size such as 64K, 64M or 1G",
 	PerTime:  "a rate such as 5/s, 30/m or 10/s burst 50",
-	Mode:     `an octal mode in quotes such as "022"`,
 }
 
 // either joins words as a sentence does: a, b or c.
