@@ -23,6 +23,7 @@ import (
 	"superd/superd/internal/config"
 	"superd/superd/internal/conn"
 	"superd/superd/internal/event"
+	"superd/superd/internal/proxy"
 )
 
 // The manual is the specification, so these tests hold it against the code,
@@ -494,6 +495,7 @@ func TestManualHasEveryVariable(t *testing.T) {
 		own = append(own, vsockVariables(t, style)...)
 		compareLists(t, "variables of "+style, namesOf(page.section(t, "With the style "+style).items("Ev")), own)
 	}
+	compareLists(t, "variables of a PROXY header", namesOf(page.section(t, "Of a PROXY header").items("Ev")), proxy.Names())
 }
 
 // vsockVariables are those of a style for a kind of socket that not every
