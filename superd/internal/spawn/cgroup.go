@@ -412,8 +412,8 @@ func (l *leaf) close() {
 	}
 }
 
-// dying is how long close waits at most for what was killed.
-const dying = time.Second
+// dying is how long close waits at most for what was killed. Tests wait longer.
+var dying = time.Second
 
 // close takes the service's cgroup away, as far as nothing runs in it, when no
 // other plan has it.

@@ -71,10 +71,8 @@ func serveOne(e *Engine, p *Plan, c *net.TCPConn) string {
 	end, err := Wait(child.PIDFD)
 	unix.Close(child.PIDFD)
 	call := ""
-	if end.Signaled && end.Signal == unix.SIGSYS {
-		for begin, ok := time.Now(), false; !ok && time.Since(begin) < 10*RecordDelay; runtime.Gosched() {
-			call, ok = e.Violation(child.PID)
-		}
+	if end.Signaled && end.Signal == unix.SIGSYS && violations.listening {
+		call, _ = patientViolation(e, child.PID)
 	}
 	return fmt.Sprint(end.Status, " ", end.Signal, " ", call, " ", err, " ", e.Failure(child))
 }

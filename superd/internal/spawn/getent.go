@@ -11,9 +11,12 @@ import (
 	"superd/superd/internal/peer"
 )
 
-// getentTime bounds one question to the system's databases: a directory
-// server that is down must not keep superd from starting.
-const getentTime = 5 * time.Second
+// getentTime bounds one question to the system's databases: what hangs must not
+// keep superd hanging. It is more than the machine's own services need to find
+// out that a directory server is down (sssd: 6 seconds), and to go on with what
+// is in files; and more than a machine that is busy with its start needs for
+// what is in files.
+const getentTime = 30 * time.Second
 
 // getent asks getent(1) for one entry: "" where there is none, or where the
 // machine has no getent and so nothing but its files.

@@ -29,10 +29,13 @@ func ready(e *Engine, p *Plan) int {
 	return len(p.walls.stock.cells)
 }
 
-// await polls for what the keeper's thread does, of which nothing else tells.
+// patience is only how long a test waits before it is called stuck.
+const patience = time.Minute
+
+// await polls for what another thread or the kernel does, of which nothing else tells.
 func await(t testing.TB, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); {
+	for deadline := time.Now().Add(patience); !condition(); {
 		if time.Now().After(deadline) {
 			t.Fatal("it does not happen")
 		}

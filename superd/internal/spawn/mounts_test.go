@@ -240,13 +240,7 @@ func TestTmpTakesItsMemoryAlong(t *testing.T) {
 				t.Fatalf("got %q, %v", out, err)
 			}
 		}
-		for range 200 { // the kernel frees a namespace a moment after its last process
-			if shared()-before < 100<<10 {
-				return
-			}
-			unix.Nanosleep(&unix.Timespec{Nsec: 1e7}, nil)
-		}
-		t.Errorf("%d kB more are in use", shared()-before)
+		await(t, func() bool { return shared()-before < 100<<10 }) // the kernel frees a namespace a moment after its last process
 	})
 }
 
@@ -310,13 +304,7 @@ func TestNamespacesAreNotSuperds(t *testing.T) {
 	for range 40 {
 		compile(t, e, walled("true", s))
 	}
-	for range 200 { // a thread ends a moment after its goroutine
-		if len(spaces()) == 2 {
-			return
-		}
-		unix.Nanosleep(&unix.Timespec{Nsec: 1e7}, nil)
-	}
-	t.Errorf("threads are in %v", spaces())
+	await(t, func() bool { return len(spaces()) == 2 }) // a thread ends a moment after its goroutine
 }
 
 // inMountNamespace runs f in a mount namespace of its own.
