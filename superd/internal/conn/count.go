@@ -31,7 +31,7 @@ func (t *Table) countBytes(r *record) {
 	if !t.lookAtTCP(r) {
 		return
 	}
-	in, out := bytesMoved(r.kept, &t.info)
+	in, out := t.bytesMoved(r)
 	if t.info.State == tcpClosed {
 		in -= finReceived(r.kept)
 		out -= t.finSent(out)
@@ -39,15 +39,13 @@ func (t *Table) countBytes(r *record) {
 	r.ended.BytesIn, r.ended.BytesOut = in-int64(r.visitor.Taken), out
 }
 
-// bytesMoved is how many bytes of a connection came in and were written. The
-// kernel counts a FIN as a byte; of a connection that is closed on both sides
-// its state does not tell who sent one.
-func bytesMoved(fd int, info *unix.TCPInfo) (in, out int64) {
-	in, out = int64(info.Bytes_received), int64(info.Bytes_acked)
-	if unsent, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ); err == nil {
-		out += int64(unsent)
-	}
-	switch info.State {
+// bytesMoved is how many bytes of r's connection, at which t.lookAtTCP has
+// looked, came in and were written. The kernel counts a FIN as a byte; of a
+// connection that is closed on both sides its state does not tell who sent one.
+func (t *Table) bytesMoved(r *record) (in, out int64) {
+	unacked := t.unacked(r)
+	in, out = int64(t.info.Bytes_received), int64(t.info.Bytes_acked)+unacked
+	switch t.info.State {
 	case tcpCloseWait:
 		in--
 	case tcpFinWait1, tcpFinWait2:
@@ -57,6 +55,26 @@ func bytesMoved(fd int, info *unix.TCPInfo) (in, out int64) {
 		out--
 	}
 	return in, out
+}
+
+// mostLooks bounds how often a connection is looked at whose bytes never rest.
+const mostLooks = 10
+
+// unacked is how many bytes were written that t.info does not count as
+// acknowledged. What is acknowledged between two questions would be in neither
+// answer: so where anything is on its way, t.info is filled anew until nothing was.
+func (t *Table) unacked(r *record) int64 {
+	for look := 1; ; look++ {
+		before := t.info
+		n, err := unix.IoctlGetInt(r.kept, unix.SIOCOUTQ)
+		if err != nil {
+			return 0
+		}
+		if before.Unacked == 0 && before.Notsent_bytes == 0 || look == mostLooks || !t.lookAtTCP(r) ||
+			t.info.Bytes_acked == before.Bytes_acked && t.info.State == before.State {
+			return int64(n)
+		}
+	}
 }
 
 // finSent is 1 where the program's side of a closed connection ended with a

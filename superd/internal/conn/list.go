@@ -155,7 +155,7 @@ func (t *Table) look(r *record) Live {
 	}
 	l.Idle = idleTime(&t.info)
 	l.RoundTrip = time.Duration(t.info.Rtt) * time.Microsecond
-	l.BytesIn, l.BytesOut = bytesMoved(r.kept, &t.info)
+	l.BytesIn, l.BytesOut = t.bytesMoved(r)
 	if known := t.lookAtMPTCP(r); known > 0 {
 		l.Idle = t.idleTimeOfPaths(known)
 		l.BytesIn, l.BytesOut = t.bytesOfPaths(r, known)

@@ -49,13 +49,19 @@ func (t *Table) lookAtMPTCP(r *record) int {
 }
 
 // bytesOfPaths is bytesMoved for a connection of which lookAtMPTCP knows so
-// much; negative where that is not enough.
+// much; negative where that is not enough. What is sent between two questions
+// would be in neither answer.
 func (t *Table) bytesOfPaths(r *record, known int) (in, out int64) {
 	if known < int(unsafe.Offsetof(t.paths.bytesAcked)) {
 		return -1, -1
 	}
-	unsent, _ := unix.IoctlGetInt(r.kept, unix.SIOCOUTQNSD)
-	return int64(t.paths.bytesReceived), int64(t.paths.bytesSent) + int64(unsent)
+	for look := 1; ; look++ {
+		sent := t.paths.bytesSent
+		unsent, _ := unix.IoctlGetInt(r.kept, unix.SIOCOUTQNSD)
+		if look == mostLooks || t.lookAtMPTCP(r) != known || t.paths.bytesSent == sent {
+			return int64(t.paths.bytesReceived), int64(sent) + int64(unsent)
+		}
+	}
 }
 
 // untilLook is when to ask about idleness next, left being the least time that

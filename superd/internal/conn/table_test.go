@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -214,6 +215,31 @@ func awaitEnd(t *testing.T, c spawn.Child) {
 	if n != 1 || err != nil {
 		t.Fatalf("the program does not end: %v", err)
 	}
+}
+
+// What is acknowledged while superd counts is counted.
+func TestBytesOnTheirWayAreCounted(t *testing.T) {
+	f := newFixture(t)
+	client, server := connection(t)
+	r := f.take()
+	r.begin(&f.service, &Visitor{})
+	r.kept = server
+	go io.Copy(io.Discard, client) // ends with the connection
+	const each = 10
+	for written := int64(each); written < 20_000*each; written += each {
+		if n, err := unix.Write(server, make([]byte, each)); n != each || err != nil {
+			t.Fatal(n, err)
+		}
+		if !f.lookAtTCP(r) {
+			t.Fatal("it cannot be looked at")
+		}
+		if _, out := f.bytesMoved(r); out != written {
+			t.Fatalf("of %d bytes that were written %d are counted", written, out)
+		}
+	}
+	r.kept = -1
+	unix.Close(server)
+	f.give(r)
 }
 
 // However much a program has written, others have a turn after a part of it.
