@@ -34,8 +34,8 @@ func (c *Change) Abandon() {
 	}
 }
 
-// lastPatience is how long an output that is left has to take what was meant for it.
-const lastPatience = time.Second
+// lastPatience is how long an output that is left has to take what was meant for it. Tests wait longer.
+var lastPatience = time.Second
 
 // Apply makes the change. What was said before is written to the output of before, what comes from now on to the
 // other one; meanwhile it waits. Where the output of before takes nothing, that is dropped and told in the other

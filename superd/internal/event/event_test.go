@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	if flag.Lookup("test.fuzz").Value.String() != "" {
 		os.Exit(code) // fuzzing leaves goroutines of its own
 	}
-	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
+	for end := time.Now().Add(patience); runtime.NumGoroutine() > before; runtime.Gosched() {
 		if time.Now().After(end) {
 			stacks := make([]byte, 1<<16)
 			fmt.Fprintf(os.Stderr, "goroutines are left:\n%s\n", stacks[:runtime.Stack(stacks, true)])
@@ -96,6 +96,35 @@ func written(t *testing.T, o Options, say func(l *Log)) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// writtenLater is written for a log with a clock that the test sets: the writer, whose looks at what is held back
+// are by another clock, comes when all is said and Close has told what was held.
+func writtenLater(t *testing.T, o Options, say func(l *Log)) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "log")
+	out, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	l := quiet(lent(out, o.Format), o)
+	say(l)
+	go writeLast(l)
+	l.Close(patience)
+	<-l.writer.Load().done
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// writeLast is the goroutine of a log's writer, from Close on.
+func writeLast(l *Log) {
+	w := l.writer.Load()
+	<-w.stop
+	w.run()
 }
 
 // records are the lines of a log in JSON.

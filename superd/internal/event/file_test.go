@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -165,7 +164,7 @@ func TestFileEndsTorn(t *testing.T) {
 		}
 		l, _ := opened(t, path, Options{})
 		l.Info("x")
-		l.Close(time.Second)
+		l.Close(patience)
 		if text, _ := os.ReadFile(path); !strings.HasPrefix(string(text), c.want+`{"level"`) {
 			t.Errorf("after %q the file is %q", c.before, text)
 		}
@@ -179,7 +178,7 @@ func TestCarriedLoss(t *testing.T) {
 	for range 3 {
 		before.Info("lost")
 	}
-	before.Flush(time.Second)
+	before.Flush(patience)
 	c := before.Carry()
 	if c.Dropped != 3 || c.Untold != 3 {
 		t.Fatalf("%d lines were dropped, and %d not told", c.Dropped, c.Untold)
@@ -191,7 +190,7 @@ func TestCarriedLoss(t *testing.T) {
 		return strings.Contains(string(text), `"dropped":3,"error":"before the upgrade"`)
 	})
 	after.Info("x")
-	after.Flush(time.Second)
+	after.Flush(patience)
 	if c := after.Carry(); c.Dropped != 3 || c.Untold != 0 {
 		t.Errorf("then %d lines were dropped, and %d not told", c.Dropped, c.Untold)
 	}
@@ -330,11 +329,11 @@ func TestPipeByName(t *testing.T) {
 	defer reader.Close()
 	l, stderr := opened(t, path, Options{})
 	said := 0
-	for l.Dropped() == 0 {
+	until(t, "stderr is told", func() bool {
 		l.Info("line", F("seq", said))
 		said++
-	}
-	until(t, "stderr is told", func() bool { return textOf(t, stderr) != "" })
+		return l.Dropped() > 0 && textOf(t, stderr) != ""
+	})
 	all := reading(reader)
 	l.Close(patience)
 	<-l.writer.Load().done
@@ -474,9 +473,8 @@ func fillAndFree(path string, cause error, free func() error) error {
 		return err
 	}
 	for n := 0; l.Dropped() < 5; n++ {
-		before := arrived(l, path)
-		for l.Info("line", F("seq", n)); arrived(l, path) == before; {
-			runtime.Gosched()
+		if l.Info("line", F("seq", n)); !l.Flush(patience) {
+			return errors.New("the line is neither written nor lost")
 		}
 	}
 	dropped := l.Dropped()
@@ -503,13 +501,4 @@ func fillAndFree(path string, cause error, free func() error) error {
 		return fmt.Errorf("dropped %d, then %d", dropped, l.Dropped())
 	}
 	return nil
-}
-
-// arrived changes with each line that was written or lost.
-func arrived(l *Log, path string) int64 {
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0
-	}
-	return info.Size() + int64(l.Dropped())
 }

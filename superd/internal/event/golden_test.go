@@ -53,7 +53,7 @@ func TestGolden(t *testing.T) {
 	for _, format := range []string{"json", "console"} {
 		t.Run(format, func(t *testing.T) {
 			now := newClock()
-			got := written(t, Options{Level: "debug", Format: format, Now: now.Now}, func(l *Log) { everything(l, now) })
+			got := writtenLater(t, Options{Level: "debug", Format: format, Now: now.Now}, func(l *Log) { everything(l, now) })
 			name := filepath.Join("testdata", format+".golden")
 			if *update {
 				if err := os.WriteFile(name, []byte(got), 0o644); err != nil {

@@ -127,7 +127,8 @@ if $parsesuccess == "OK" then { action(type="omfile" file="%[4]s.json" template=
 	waitFor(t, out, fmt.Sprintf("30|superd|%d| echo exited conn=1f peer=192.0.2.7:40000 local=192.0.2.1:7 pid=4242 status=3", os.Getpid()))
 
 	stop()
-	until(t, "lines are lost", func() bool { l.Info("lost"); return l.Dropped() > 0 })
+	l.Info("lost")
+	until(t, "it is", func() bool { return l.Dropped() > 0 })
 	start()
 	j := heard(t, "syslog", Options{Syslog: path, Format: "json"})
 	l.Info("here again")

@@ -30,7 +30,7 @@ func TestRefusalRate(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			now := newClock()
 			refused := map[string]uint64{}
-			text := written(t, Options{Format: "json", Now: now.Now}, func(l *Log) {
+			text := writtenLater(t, Options{Format: "json", Now: now.Now}, func(l *Log) {
 				for _, step := range strings.Fields(c.steps) {
 					if d, err := time.ParseDuration(step); err == nil {
 						now.advance(d)
@@ -89,7 +89,7 @@ func reasonOf(t *testing.T, word string) Reason {
 
 // TestHeldWakesWriter: a writer that sleeps must set its clock when the first refusal is held back.
 func TestHeldWakesWriter(t *testing.T) {
-	l := quiet(lent(os.Stderr, ""), Options{})
+	l := quiet(lent(os.Stderr, ""), Options{Now: newClock().Now})
 	s := l.Service("echo")
 	s.Refused(sampleConn(), ReasonLimit, nil)
 	<-l.queue.wake // for the line
@@ -106,11 +106,13 @@ func TestHeldWakesWriter(t *testing.T) {
 func TestHeldIsToldByItself(t *testing.T) {
 	t.Parallel()
 	r, w := pipe(t, true)
-	l := Open(w, Options{Format: "json"})
+	now := newClock()
+	l := Open(w, Options{Format: "json", Now: now.Now})
 	s := l.Service("echo")
 	for range 3 {
 		s.Refused(sampleConn(), ReasonLimit, nil)
 	}
+	now.advance(refusalEvery)
 	lines := bufio.NewReader(r)
 	var text strings.Builder
 	for range 2 { // waits for the second line, which only the writer's clock brings

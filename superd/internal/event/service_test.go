@@ -17,7 +17,7 @@ func TestLevels(t *testing.T) {
 		{"error", ""},
 	} {
 		var counts Counts
-		text := written(t, Options{Level: c.level, Format: "json"}, func(l *Log) {
+		text := written(t, Options{Level: c.level, Format: "json", Now: newClock().Now}, func(l *Log) {
 			s := l.Service("echo")
 			s.Accepted(sampleConn())
 			s.Started(sampleConn())
@@ -48,7 +48,7 @@ func TestLevels(t *testing.T) {
 
 // TestLevelOfAService: it is the service's own, less or more than the log's, and can change.
 func TestLevelOfAService(t *testing.T) {
-	text := written(t, Options{Level: "warn", Format: "json"}, func(l *Log) {
+	text := written(t, Options{Level: "warn", Format: "json", Now: newClock().Now}, func(l *Log) {
 		own, other := l.Service("own"), l.Service("other")
 		for _, level := range []string{"", "debug", "info", "error", "warn", ""} {
 			own.SetLevel(level)

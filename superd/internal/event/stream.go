@@ -44,9 +44,6 @@ func (s *stream) write(lines []byte, w *writer) (missing []byte, err error) {
 func (s *stream) put(p []byte, w *writer) (n int, err error) {
 	pause := retryMin
 	for n < len(p) {
-		if w.abandoned() {
-			return n, errAbandoned
-		}
 		var k int
 		k, err = s.once(p[n:])
 		n += k
@@ -54,6 +51,8 @@ func (s *stream) put(p []byte, w *writer) (n int, err error) {
 		case k > 0:
 			pause = retryMin
 		case err == syscall.EINTR:
+		case err == syscall.EAGAIN && w.abandoned(): // a file that takes lines gets them, however late the writer is
+			return n, errAbandoned
 		case err == syscall.EAGAIN:
 			pause = w.wait(pause)
 		default:

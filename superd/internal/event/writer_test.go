@@ -122,6 +122,22 @@ func TestCloseWrites(t *testing.T) {
 	})
 }
 
+// TestCloseIsLate: where the writer comes when the patience with it has ended, what takes lines has them all.
+func TestCloseIsLate(t *testing.T) {
+	out, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	l := quiet(lent(out, "json"), Options{})
+	l.Info("line")
+	l.Close(0)
+	l.writer.Load().run()
+	if text := textOf(t, out); !strings.Contains(text, `"line"`) || l.Dropped() != 0 {
+		t.Errorf("it has %q, and %d lines were dropped", text, l.Dropped())
+	}
+}
+
 // TestReaderGone: no line can be written; all are counted, nothing ends or hangs.
 func TestReaderGone(t *testing.T) {
 	eachPipe(t, func(t *testing.T, blocking bool) {
