@@ -71,10 +71,7 @@ func dead(t *testing.T, path string) {
 func TestDeadSocketIsReplaced(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "socket")
 	dead(t, path)
-	s, err := Open(options(t, path))
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := patientServer(t, options(t, path))
 	defer s.Close()
 	s.Serve(&fake{})
 	if status, _ := say(t, s, get("/v1/status")); status != 200 {
@@ -85,10 +82,7 @@ func TestDeadSocketIsReplaced(t *testing.T) {
 // TestLiveSocketIsLeft: also where its owner is too busy to accept.
 func TestLiveSocketIsLeft(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "socket")
-	first, err := Open(options(t, path))
-	if err != nil {
-		t.Fatal(err)
-	}
+	first := patientServer(t, options(t, path))
 	defer first.Close()
 	comm, _ := os.ReadFile("/proc/self/comm")
 	want := fmt.Sprintf("cannot open the administrative socket %s: it is in use by %s, process %d", path, strings.TrimSpace(string(comm)), os.Getpid())

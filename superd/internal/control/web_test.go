@@ -42,6 +42,7 @@ func serveWeb(t *testing.T, p Pages) *Web {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.server.http.ReadTimeout, w.server.http.WriteTimeout = patience, patience // its clients may be as late as the test
 	w.Serve(p)
 	t.Cleanup(w.Close)
 	return w
@@ -176,6 +177,7 @@ func TestWebAddresses(t *testing.T) {
 	if l := six.Local(); l.Addr() != netip.IPv6Loopback() || l.Port() == 0 {
 		t.Errorf("it listens on %v", l)
 	}
+	six.server.http.ReadTimeout = patience
 	six.Serve(&sick{})
 	if answer, _ := visit(t, six, "GET", "/readyz"); answer.StatusCode != 200 {
 		t.Errorf("the answer is %d", answer.StatusCode)

@@ -37,12 +37,31 @@ func mailedTo(t *testing.T, s *Set, door Door, address string) (*Socket, *net.UD
 	return k, c
 }
 
+// arrived waits until a datagram is there: the kernel may deliver it a moment
+// after it was sent.
+func arrived(t *testing.T, k *Socket) {
+	there[0].Fd = int32(k.FD())
+	for {
+		n, err := unix.Poll(there[:], int(patience.Milliseconds()))
+		if n == 1 {
+			return
+		}
+		if err != unix.EINTR {
+			t.Fatal("nothing comes: ", err)
+		}
+	}
+}
+
+// there is arrived's, which is to take no memory.
+var there = [1]unix.PollFd{{Events: unix.POLLIN}}
+
 // What is done for each datagram takes no memory.
 func TestMailIsFree(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "0.0.0.0:0", "[::1]:0"} {
 		k, c := mailed(t, address)
 		m := new(Mailbox)
 		c.Write([]byte("hello"))
+		arrived(t, k)
 		if err := k.Receive(m); err != nil {
 			t.Fatal(err)
 		}
@@ -51,6 +70,7 @@ func TestMailIsFree(t *testing.T) {
 		out, in := []byte("hello"), make([]byte, 10)
 		if n := testing.AllocsPerRun(100, func() {
 			unix.Write(clientFD(t, c), out)
+			arrived(t, k)
 			if k.Receive(m) != nil || string(m.Text) != "hello" || sessions[m.From] != 1 || k.Answer(&back, m.Text) != nil {
 				t.Error("it does not come")
 			}
@@ -83,6 +103,7 @@ func TestMailKnowsBothEnds(t *testing.T) {
 		m := new(Mailbox)
 		for _, text := range []string{"hello", "", "again"} {
 			c.Write([]byte(text))
+			arrived(t, k)
 			if err := k.Receive(m); err != nil {
 				t.Fatal(err)
 			}

@@ -131,9 +131,9 @@ func TestDeferAccept(t *testing.T) {
 	s := newSet(t)
 	silent, other := newRoom(10), newRoom(10)
 	list := at("127.0.0.1:0")
-	list[0].DeferAccept = 30 * time.Second
+	list[0].DeferAccept = 10 * time.Minute // much longer than the test
 	k := open(t, s, list, silent)[0]
-	if got := option(t, k.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT); got < 30 {
+	if got := option(t, k.fd, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT); got < 600 {
 		t.Errorf("TCP_DEFER_ACCEPT is %d", got)
 	}
 	aside := open(t, s, at("127.0.0.1:0"), other)[0].Local()
@@ -288,7 +288,7 @@ func TestCheckOfTakenAddresses(t *testing.T) {
 	} else {
 		l = again
 	}
-	if after, _ := os.ReadDir("/proc/self/fd"); len(before) != len(after) {
+	if after, _ := os.ReadDir("/proc/self/fd"); len(before) < len(after) { // fewer may be left, of those that earlier tests have forgotten
 		t.Errorf("%d descriptors were open and %d are", len(before), len(after))
 	}
 }

@@ -493,6 +493,8 @@ func TestConnectedBeforeTheEnd(t *testing.T) {
 // Of many who want to take the place of a stale socket at the same time, one
 // gets it, and is who clients reach.
 func TestRaceForAStaleSocket(t *testing.T) {
+	defer func(usual time.Duration) { lockPatience = usual }(lockPatience)
+	lockPatience = patience
 	path := shortDir(t) + "/socket"
 	for range 5 {
 		leaveSocket(t, path)

@@ -98,6 +98,10 @@ func TestVSockVisitor(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer unix.Close(fd)
+			wait := unix.NsecToTimeval(patience.Nanoseconds()) // the kernel's own is two seconds
+			if err := unix.SetsockoptTimeval(fd, unix.AF_VSOCK, unix.SO_VM_SOCKETS_CONNECT_TIMEOUT, &wait); err != nil {
+				t.Fatal(err)
+			}
 			if err := unix.Connect(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_LOCAL, Port: k.self.LocalVM.Port}); err != nil {
 				t.Fatal(err)
 			}
