@@ -31,7 +31,11 @@ func TestPartialWrite(t *testing.T) {
 
 		cmd := m.start(t, "echo", Options{}, stdin, stdout)
 		poll := []unix.PollFd{{Fd: int32(out.Fd()), Events: unix.POLLIN}}
-		if _, err := unix.Poll(poll, -1); err != nil {
+		_, err = unix.Poll(poll, -1)
+		for err == unix.EINTR {
+			_, err = unix.Poll(poll, -1)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		pid := cmd.Process.Pid

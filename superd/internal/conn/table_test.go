@@ -23,7 +23,7 @@ type fixture struct {
 }
 
 // patience bounds every wait; it decides nothing about speed.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()

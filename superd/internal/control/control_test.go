@@ -22,7 +22,7 @@ import (
 )
 
 // patience bounds every wait; it decides nothing about speed.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // A fake is a Daemon that notes what it is told.
 type fake struct {

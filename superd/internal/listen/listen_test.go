@@ -21,7 +21,7 @@ import (
 )
 
 // patience bounds every wait; it decides nothing about speed.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // A room is a door with so many places. It notes who came, and leaves the
 // connections to the test.

@@ -123,11 +123,23 @@ func TestLeafCatchesWhatLeftItsGroup(t *testing.T) {
 	}
 	defer unix.Close(pidfd)
 	e.Release(c.Child, false)
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(patience.Milliseconds())); n != 1 {
-		t.Fatalf("it lives on: %v", err)
-	}
+	awaitEnd(t, pidfd)
 	for range 3 { // the next ones are not killed with it
 		e.Release(startOne(t, e, p).Child, false)
+	}
+}
+
+// awaitEnd waits until the process of pidfd has ended.
+func awaitEnd(t *testing.T, pidfd int) {
+	t.Helper()
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(patience.Milliseconds()))
+		if n == 1 {
+			return
+		}
+		if err != unix.EINTR {
+			t.Fatalf("it lives on: %v", err)
+		}
 	}
 }
 
