@@ -490,23 +490,26 @@ func TestManualHasEveryVariable(t *testing.T) {
 	documented := namesOf(page.section(t, "For every program").items("Ev"))
 	sameNames(t, "variables of every program", documented, append(always, ofUser...))
 	for _, style := range styles {
-		all := append(variableNames(d.ask(style, "")), variableNames(d.askUnix(style, "@"+dir+"/client", ""))...)
+		streams := variableNames(d.ask(style, ""))
+		udp := slices.DeleteFunc(variablesOf(t, "UDP", style), func(n string) bool { return slices.Contains(streams, n) })
+		all := slices.Concat(streams, udp, variableNames(d.askUnix(style, "@"+dir+"/client", "")))
 		own := slices.DeleteFunc(all, func(n string) bool { return slices.Contains(always, n) })
-		own = append(own, vsockVariables(t, style)...)
+		own = append(own, variablesOf(t, "VSock", style)...)
 		compareLists(t, "variables of "+style, namesOf(page.section(t, "With the style "+style).items("Ev")), own)
 	}
 	compareLists(t, "variables of a PROXY header", namesOf(page.section(t, "Of a PROXY header").items("Ev")), proxy.Names())
 }
 
-// vsockVariables are those of a style for a kind of socket that not every
-// machine can try, as the source has them.
-func vsockVariables(t *testing.T, style string) (names []string) {
+// variablesOf are those of a style for a kind of peer, as the source has them:
+// not every machine can try each.
+func variablesOf(t *testing.T, kind, style string) (names []string) {
 	t.Helper()
 	source := document(t, "superd/internal/spawn/environment.go")
-	_, table, found := strings.Cut(source, "\n\tpeer.VSock: {\n")
+	_, table, found := strings.Cut(source, "\n\tpeer."+kind+": {\n")
 	if !found {
-		t.Fatal("there is no table for vsock: this test looks in the wrong way")
+		t.Fatalf("there is no table for %s: this test looks in the wrong way", kind)
 	}
+	table, _, _ = strings.Cut(table, "\n\t},\n")
 	_, list, _ := strings.Cut(table, "\t\t\""+style+"\": {\n")
 	list, _, _ = strings.Cut(list, "\n\t\t},\n")
 	for _, m := range regexp.MustCompile(`\{"([A-Z_]+)=",`).FindAllStringSubmatch(list, -1) {
