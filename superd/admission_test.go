@@ -5,11 +5,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Who comes in, as clients and the log see it: the keys of superd.yaml(5) from
@@ -39,6 +43,24 @@ func (d *process) heldFrom(address, service string) *net.TCPConn {
 	d.t.Helper()
 	c := d.from(address, service)
 	d.talk(c, "hello\n")
+	return c
+}
+
+// comesIn is heldFrom where others are refused until a place is free, which it
+// is in a moment.
+func (d *process) comesIn(address, service string) (c *net.TCPConn) {
+	d.t.Helper()
+	const hello = "hello\n"
+	eventually(d.t, func() error {
+		c = d.from(address, service)
+		io.WriteString(c, hello)
+		got := make([]byte, len(hello))
+		if n, err := io.ReadFull(c, got); err != nil || string(got) != hello {
+			c.Close()
+			return fmt.Errorf("the client is told %q, %v", got[:n], err)
+		}
+		return nil
+	})
 	return c
 }
 
@@ -277,20 +299,28 @@ services:
 			if service == "none" && x.before+x.after > 0 {
 				continue // who is told nothing and goes on sending may get a reset
 			}
-			c := d.dial(service)
-			_, err := c.Write(much[:x.before])
-			if x.half {
-				c.CloseWrite()
+			visit := func() error {
+				c := d.dial(service)
+				defer c.Close()
+				_, err := c.Write(much[:x.before])
+				if x.half {
+					c.CloseWrite()
+				}
+				got, wrong := io.ReadAll(c)
+				var late error
+				if x.after > 0 { // superd has only shut down its own side
+					_, late = c.Write(much[:x.after])
+				}
+				if err = errors.Join(err, wrong, late); err == nil && string(got) != text {
+					err = fmt.Errorf("it is told %d bytes", len(got))
+				}
+				return err
 			}
-			got, wrong := io.ReadAll(c)
-			var late error
-			if x.after > 0 { // superd has only shut down its own side
-				_, late = c.Write(much[:x.after])
+			for begun, err := time.Now(), visit(); err != nil; begun, err = time.Now(), visit() {
+				if took := time.Since(begun); took < farewell/2 { // who takes longer is not waited for
+					t.Fatalf("%s: of %+v the client after %v: %v", service, x, took, err)
+				}
 			}
-			if err := errors.Join(err, wrong, late); err != nil || string(got) != text {
-				t.Errorf("%s: of %+v the client is told %d bytes, %v", service, x, len(got), err)
-			}
-			c.Close()
 		}
 		d.runsNothing(service)
 	}
@@ -300,11 +330,27 @@ services:
 	}
 }
 
+// halt stops superd, and returns when none of its threads runs any more.
+func (d *process) halt() {
+	d.t.Helper()
+	d.signal(syscall.SIGSTOP)
+	eventually(d.t, func() error {
+		stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.pid()))
+		for _, path := range stats {
+			text, _ := os.ReadFile(path)
+			if _, state, _ := strings.Cut(string(text), ") "); !strings.HasPrefix(state, "T") {
+				return fmt.Errorf("it does not stop: %s", text)
+			}
+		}
+		return nil
+	})
+}
+
 // What has come already when superd looks does not make the end a reset.
 func TestRefusalWithoutText(t *testing.T) {
 	t.Parallel()
 	d := start(t, `services: {none: {listen: "127.0.0.1:0", run: /bin/cat, deny: [127.0.0.0/8]}}`)
-	d.signal(syscall.SIGSTOP)
+	d.halt()
 	c := d.dial("none")
 	io.WriteString(c, strings.Repeat("x", 50_000))
 	eventually(t, func() error { // all of it is there
@@ -397,7 +443,9 @@ services:
 
 	d.held("slow")
 	d.hears(d.dial("slow"), "too late")
-	if why := d.refusedFor("slow", "queue-timeout", 1).text("error"); !strings.HasPrefix(why, "waited 2") || !strings.HasSuffix(why, "ms (limit)") {
+	why := d.refusedFor("slow", "queue-timeout", 1).text("error")
+	said, _ := strings.CutSuffix(strings.TrimPrefix(why, "waited "), " (limit)")
+	if waited, err := time.ParseDuration(said); err != nil || waited < 200*time.Millisecond || why != "waited "+said+" (limit)" {
 		t.Errorf("the record says %q", why)
 	}
 }
@@ -432,7 +480,13 @@ services:
 				t.Error("the second was accepted")
 			}
 			first.Close()
-			d.talk(second, "in")
+			io.WriteString(second, "in")
+			second.CloseWrite()
+			if got, err := io.ReadAll(second); len(got) == 0 && parks {
+				d.refusedFor("few", "queue-timeout", 1) // it takes ten seconds, where the file says nothing else
+			} else if err != nil || string(got) != "in" {
+				t.Errorf("the second gets %q, %v", got, err)
+			}
 		})
 	}
 }
@@ -459,12 +513,13 @@ services:
 	for i := range 20 {
 		c := d.dial("few")
 		d.accepted("few", 2+i)
-		d.caughtUp("other")
-		reset(c)
+		if err := kick(t, c); err != nil {
+			t.Fatal(err)
+		}
 		d.caughtUp("other")
 	}
 	last := d.dial("few")
-	d.caughtUp("other")
+	d.accepted("few", 22)
 	first.Close()
 	d.talk(last, "in")
 	last.Close()
@@ -493,13 +548,20 @@ services:
 `)
 	first := d.held("few")
 	var waiting []*net.TCPConn
-	for _, text := range []string{"early", "late", "open"} {
+	for i, text := range []string{"early", "late", "open"} {
 		c := d.dial("few")
 		io.WriteString(c, text)
 		if text != "open" {
 			c.CloseWrite()
+			eventually(t, func() error { // the other end knows
+				if state := tcpInfo(t, c).State; state != unix.BPF_TCP_FIN_WAIT2 {
+					return fmt.Errorf("the state is %d", state)
+				}
+				return nil
+			})
 		}
 		waiting = append(waiting, c)
+		d.accepted("few", 2+i)
 		d.caughtUp("other")
 	}
 	// Whoever cannot come in takes nobody's place.
@@ -545,7 +607,7 @@ services:
 	}
 	first.Close()
 	d.exited("few", 1)
-	d.heldFrom(here, "few")
+	d.comesIn(here, "few")
 }
 
 // Whoever is over a rate waits for a token, or is refused.
@@ -553,8 +615,8 @@ func TestRates(t *testing.T) {
 	t.Parallel()
 	d := start(t, `
 services:
-  waits:  {listen: "127.0.0.1:0", builtin: greeting, rate: 20/s burst 2}
-  each:   {listen: "127.0.0.1:0", builtin: greeting, rate_per_source: 20/s burst 1}
+  waits:  {listen: "127.0.0.1:0", builtin: greeting, rate: 20/s burst 2, queue: {timeout: 1h}}
+  each:   {listen: "127.0.0.1:0", builtin: greeting, rate_per_source: 20/s burst 1, queue: {timeout: 1h}}
   all:    {listen: "127.0.0.1:0", builtin: greeting, rate: 1/h burst 2, on_limit: refuse, refuse_text: "later"}
   source: {listen: "127.0.0.1:0", builtin: greeting, rate_per_source: 1/h burst 2, on_limit: refuse, refuse_text: "later"}
 `)
@@ -564,6 +626,7 @@ services:
 	if least, took := (n-2)*time.Second/20, time.Since(begin); took < least {
 		t.Errorf("%d came in within %s, which are too many by %s", n, took, least-took)
 	}
+	begin = time.Now()
 	d.many("each", n, n, askFor("", hi))
 	if least, took := (n-1)*time.Second/20, time.Since(begin); took < least {
 		t.Errorf("%d of a source came in within %s", n, took)
@@ -593,9 +656,11 @@ func TestBans(t *testing.T) {
 	d := start(t, fmt.Sprintf(`
 log: {level: debug}
 services:
-  denied:  {listen: "127.0.0.1:0", run: /bin/cat, max_per_source: 1, on_limit: refuse, ban: {after: 3, within: 1m, for: 500ms},
+  denied:  {listen: "127.0.0.1:0", run: /bin/cat, max_per_source: 1, on_limit: refuse, ban: {after: 3, within: 1h, for: 1h},
             refuse_text: {source-limit: "no", banned: "banned"}}
-  failing: {listen: "127.0.0.1:0", %s, ban: {after: 2, for: 1h}, refuse_text: {banned: "banned"}}
+  brief:   {listen: "127.0.0.1:0", run: /bin/cat, max_per_source: 1, on_limit: refuse, ban: {after: 1, for: 500ms},
+            refuse_text: {source-limit: "no", banned: "banned"}}
+  failing: {listen: "127.0.0.1:0", %s, ban: {after: 2, within: 1h, for: 1h}, refuse_text: {banned: "banned"}}
   full:    {listen: "127.0.0.1:0", run: /bin/cat, max: 1, on_limit: refuse, ban: {after: 1, for: 1h}, refuse_text: "full"}
 `, shell(`read x; exit $x`)))
 	held := d.heldFrom(there, "denied")
@@ -609,13 +674,16 @@ services:
 	if why := d.refusedFor("denied", "banned", 1).text("error"); !strings.HasPrefix(why, "banned for another ") {
 		t.Errorf("the record says %q", why)
 	}
+	held.Close()
+	short := d.heldFrom(there, "brief")
+	d.hears(d.from(there, "brief"), "no")
 	eventually(t, func() error { // the ban ends by itself
-		if got := d.tellsFrom(there, "denied"); got != "no" {
+		if got := d.tellsFrom(there, "brief"); got != "no" {
 			return fmt.Errorf("the client is told %q", got)
 		}
 		return nil
 	})
-	held.Close()
+	short.Close()
 	for i, status := range []string{"0", "1", "0", "1", "0"} {
 		c := d.from(there, "failing")
 		fmt.Fprintln(c, status)
@@ -635,19 +703,9 @@ services:
 		d.hears(d.from(there, "full"), "full")
 	}
 	first.Close()
-	d.exited("full", 1)
-	eventually(t, func() error { // its place is free in a moment
-		c := d.from(there, "full")
-		defer c.Close()
-		io.WriteString(c, "hello\n")
-		got := make([]byte, len("hello\n"))
-		if io.ReadFull(c, got); string(got) != "hello\n" {
-			return fmt.Errorf("the client is told %q", got)
-		}
-		return nil
-	})
+	d.comesIn(there, "full").Close()
 	d.settled()
-	for _, service := range []string{"denied", "failing", "full"} {
+	for _, service := range []string{"denied", "brief", "failing", "full"} {
 		d.addsUp(service)
 	}
 }

@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"superd/superd/internal/spawn"
 )
 
@@ -126,6 +128,44 @@ func dialAddress(address string) (*net.TCPConn, error) {
 	}
 	c.SetDeadline(time.Now().Add(patience))
 	return c.(*net.TCPConn), nil
+}
+
+// inTime tries something that takes lengths of time to wait for, and not to
+// miss. Who was too slow for them tries again with twice as much, until that is
+// more than a machine can stand still for.
+func inTime(t testing.TB, length time.Duration, try func(length time.Duration) error) {
+	t.Helper()
+	const longest = 20 * time.Second
+	for {
+		err := try(length)
+		if err == nil {
+			return
+		}
+		if length >= longest {
+			t.Fatalf("with %v: %v", length, err)
+		}
+		t.Logf("with %v: %v", length, err)
+		length *= 2
+	}
+}
+
+// unread is what has come and was not read; it stays. Nothing, not even the
+// end, is EAGAIN.
+func unread(t testing.TB, c net.Conn) (text []byte, err error) {
+	t.Helper()
+	raw, failed := c.(syscall.Conn).SyscallConn()
+	if failed == nil {
+		failed = raw.Control(func(fd uintptr) {
+			var n int
+			text = make([]byte, 100)
+			n, _, err = unix.Recvfrom(int(fd), text, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			text = text[:max(n, 0)]
+		})
+	}
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	return text, err
 }
 
 // reset closes a connection in the way that tells the other end with a reset.

@@ -221,14 +221,17 @@ func (m meeting) half() error  { return m.conn.CloseWrite() }
 func (m meeting) leave() error { return m.conn.Close() }
 func (m meeting) rest() error  { _, err := readAll(m.conn); return err }
 
-// kick resets the connection, and returns when the program's end of it knows:
-// the kernel lists that no more then (proc(5), /proc/net/tcp).
-func (m meeting) kick() error {
-	listed := procAddress(m.conn.RemoteAddr()) + " " + procAddress(m.conn.LocalAddr())
-	if err := reset(m.conn); err != nil {
+// kick resets the connection as kick does.
+func (m meeting) kick() error { return kick(m, m.conn) }
+
+// kick resets a connection, and returns when the other end of it knows: the
+// kernel lists that no more then (proc(5), /proc/net/tcp).
+func kick(t testing.TB, c *net.TCPConn) error {
+	listed := procAddress(c.RemoteAddr()) + " " + procAddress(c.LocalAddr())
+	if err := reset(c); err != nil {
 		return err
 	}
-	eventually(m, func() error {
+	eventually(t, func() error {
 		table, err := os.ReadFile("/proc/net/tcp")
 		if strings.Contains(string(table), listed) {
 			err = errors.New("the connection is still there")

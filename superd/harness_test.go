@@ -49,8 +49,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// patience bounds every wait of a test; it decides nothing about speed.
-const patience = 30 * time.Second
+// patience bounds every wait of a test, and what is said on a connection
+// together; it decides nothing about speed.
+const patience = time.Minute
 
 // superd is the command, not yet started. The race detector would have each
 // sleep for a second at its end, for the sake of threads that still run.
