@@ -135,7 +135,7 @@ func dialAddress(address string) (*net.TCPConn, error) {
 // more than a machine can stand still for.
 func inTime(t testing.TB, length time.Duration, try func(length time.Duration) error) {
 	t.Helper()
-	const longest = 20 * time.Second
+	const longest = 15 * time.Second
 	for {
 		err := try(length)
 		if err == nil {

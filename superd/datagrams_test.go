@@ -27,7 +27,26 @@ func (d *process) silent(t *testing.T, c net.Conn, other string) {
 	}
 }
 
-const quick = `timeout: {idle: 1s}, `
+// quick has programs end that end with their input, however slow they are.
+const quick = `timeout: {idle: 1s, stop: 1h}, `
+
+// dutiful is a counter that ends when its peer tells it to.
+func dutiful(t *testing.T) string {
+	return teller(t, `exit if $_ eq "end"; $n++; syswrite STDOUT, "$$ $n $_"`)
+}
+
+// dismiss ends the programs of a service, and of who comes in their place, until
+// there are none.
+func (a asked) dismiss(service string) {
+	a.t.Helper()
+	eventually(a.t, func() error {
+		a.tell("kill", "--service", service)
+		if s := a.counts(service); s.Live > 0 || s.Waiting > 0 {
+			return fmt.Errorf("%d programs run, and %d wait", s.Live, s.Waiting)
+		}
+		return nil
+	})
+}
 
 // sees is a service that tells when one that was asked before would have
 // answered.
@@ -84,7 +103,7 @@ func TestBuiltinsAnswerDatagrams(t *testing.T) {
 func TestBuiltinsAnswerEach(t *testing.T) {
 	t.Parallel()
 	const each = 300
-	d := start(t, several("time", `listen: {address: "udp:127.0.0.1:0", rcvbuf: 64K}, builtin: time`))
+	d := start(t, several("time", `listen: {address: "udp:127.0.0.1:0", rcvbuf: 64K}, timeout: {stop: 1h}, builtin: time`))
 	c := d.dialUDP("time")
 	const ahead = 8
 	for range ahead {
@@ -143,8 +162,9 @@ func TestLoopsAreRefused(t *testing.T) {
 		u.Close()
 	}
 	d.refusesToAnswer("from port 0", func() { portless(t, at("127.0.0.1", all)) })
-	for _, r := range d.exited("other", n) {
-		if r.text("service") == "all" {
+	d.exited("other", n)
+	for _, r := range d.recordsOf("all") {
+		if r.is("exited") {
 			t.Errorf("a program was started: %v", r)
 		}
 	}
@@ -199,7 +219,7 @@ func TestPeersAreAdmitted(t *testing.T) {
 	t.Parallel()
 	cat := `run: ` + yamlList(installed(t, "cat"))
 	service := func(more string) string {
-		return `listen: "udp:127.0.0.1:0", timeout: {idle: 3s}, ` + more + ", " + cat
+		return `listen: "udp:127.0.0.1:0", timeout: {idle: 1h}, ` + more + ", " + cat
 	}
 	for name, c := range map[string]struct {
 		keys   string
@@ -207,7 +227,7 @@ func TestPeersAreAdmitted(t *testing.T) {
 		reason string
 	}{
 		"deny":       {"deny: [127.0.0.2]", 0, "address"},
-		"hours":      {`hours: ["Mon 00:00-00:01 UTC"]`, 0, "hours"},
+		"hours":      {`hours: [` + closedDays() + `]`, 0, "hours"},
 		"max":        {"max: 1, on_limit: refuse", 1, "limit"},
 		"source":     {"max_per_source: 2, on_limit: refuse", 2, "source-limit"},
 		"rate":       {"rate: 2/h, on_limit: refuse", 2, "rate"},
@@ -218,10 +238,7 @@ func TestPeersAreAdmitted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if name == "hours" && time.Now().UTC().Weekday() == time.Monday && time.Now().UTC().Hour() == 0 {
-				t.Skip("SKIPPED: just now it is open")
-			}
-			d := start(t, several(append(sees(t), "x", service(c.keys))...))
+			d := startAsked(t, several(append(sees(t), "x", service(c.keys))...))
 			var in []net.Conn
 			for range c.first {
 				u := d.dialUDP("x", "127.0.0.2")
@@ -248,6 +265,7 @@ func TestPeersAreAdmitted(t *testing.T) {
 					t.Errorf("a ban: %v", r)
 				}
 			}
+			d.dismiss("x")
 		})
 	}
 }
@@ -255,18 +273,26 @@ func TestPeersAreAdmitted(t *testing.T) {
 // Who waits for a place is answered once there is one, all that was sent.
 func TestPeersWaitInOrder(t *testing.T) {
 	t.Parallel()
-	d := start(t, several("x", `listen: "udp:127.0.0.1:0", timeout: {idle: 1s}, max: 1, `+counter(t)))
+	d := startAsked(t, several("x", `listen: "udp:127.0.0.1:0", timeout: {idle: 1h}, max: 1, queue: {timeout: 1h}, `+dutiful(t)))
 	first := d.dialUDP("x")
 	counted(t, first, "", 1)
 	second := d.dialUDP("x")
 	for range 3 {
 		sendTo(t, second, "hello")
 	}
+	eventually(t, func() error {
+		if n := d.counts("x").Waiting; n != 1 {
+			return fmt.Errorf("%d wait", n)
+		}
+		return nil
+	})
+	sendTo(t, first, "end")
 	for n := range 3 {
 		if f := strings.Fields(receive(t, second)); len(f) != 3 || f[1] != fmt.Sprint(n+1) {
 			t.Errorf("answer %d is %q", n, f)
 		}
 	}
+	sendTo(t, second, "end")
 }
 
 // A peer's program is one of those that are listed and can be ended.
@@ -295,7 +321,7 @@ func TestPeersAreListed(t *testing.T) {
 // What a program does not read is bounded, and harms nobody else.
 func TestProgramThatReadsNothing(t *testing.T) {
 	t.Parallel()
-	d := start(t, several("x", `listen: {address: "udp:127.0.0.1:0", rcvbuf: 64K}, timeout: {idle: 1s, stop: 1s}, run: `+yamlList(installed(t, "sleep"), "1000"),
+	d := startAsked(t, several("x", `listen: {address: "udp:127.0.0.1:0", rcvbuf: 64K}, timeout: {idle: 1h, stop: 1h}, run: `+yamlList(installed(t, "sleep"), "1000"),
 		"other", `listen: "udp:127.0.0.1:0", `+quick+`builtin: echo`))
 	c, o := d.dialUDP("x"), d.dialUDP("other")
 	for n := range 1000 {
@@ -304,23 +330,70 @@ func TestProgramThatReadsNothing(t *testing.T) {
 			dialogue(t, o, "hello")
 		}
 	}
-	if r := d.exited("x", 1)[0]; r.number("dropped") < 1 || r.number("bytes_in") > 500e3 || r.text("reason") != "timeout.idle" || r.text("signal") != "SIGTERM" {
+	d.dismiss("x")
+	if r := d.exited("x", 1)[0]; r.number("dropped") < 1 || r.number("bytes_in") > 500e3 || r.text("reason") != "kill" || r.text("signal") != "SIGTERM" {
 		t.Errorf("it is recorded as %v", r)
+	}
+}
+
+// A program that does not end with its input has its time to do so, and is ended
+// then.
+func TestProgramThatStaysIdle(t *testing.T) {
+	t.Parallel()
+	for name, program := range map[string]string{
+		"reads nothing":  yamlList(installed(t, "sleep"), "1000"),
+		"closes its own": yamlList(installed(t, "perl"), "-e", `sysread STDIN, $_, 9; close STDIN; close STDOUT; sleep 1000`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			inTime(t, 500*time.Millisecond, func(length time.Duration) error {
+				d := start(t, several("x", fmt.Sprintf(`listen: "udp:127.0.0.1:0", timeout: {idle: %v, stop: %[1]v}, run: %s`, length, program)))
+				sendTo(t, d.dialUDP("x"), "x")
+				r := d.exited("x", 1)[0]
+				if r.number("duration_ms") < 2*float64(length.Milliseconds())-1 {
+					t.Errorf("it had less than its time: %v", r)
+				}
+				if r.text("reason") != "timeout.idle" || r.text("signal") != "SIGTERM" {
+					return fmt.Errorf("it is recorded as %v", r)
+				}
+				return nil
+			})
+		})
 	}
 }
 
 // A program that ends at each datagram, and badly, is not started for ever.
 func TestProgramThatFailsAtDatagrams(t *testing.T) {
 	t.Parallel()
-	d := start(t, several("x", `listen: "udp:127.0.0.1:0", failures: {pause: 1h}, run: `+yamlList(installed(t, "false"))))
+	d := start(t, several("x", `listen: "udp:127.0.0.1:0", failures: {within: 1h, pause: 1h}, run: `+yamlList(installed(t, "false"))))
 	c := d.dialUDP("x")
-	for n := range 5 {
+	var last record
+	for n := 0; n < 1000 && !last.is("refused"); n++ {
 		sendTo(t, c, "x")
-		d.awaitMany(n+1, func(r record) bool { return r.is("exited") })
+		last = d.awaitMany(n+1, func(r record) bool { return r.is("exited") || r.is("refused") })[n]
 	}
-	sendTo(t, c, "x")
-	if r := d.refused("x"); r.text("reason") != "failing" {
-		t.Errorf("it is recorded as %v", r)
+	if last.text("reason") != "failing" {
+		t.Errorf("it is recorded as %v", last)
+	}
+	d.checkFailures("x")
+}
+
+// checkFailures wants five programs of a service to have failed before it paused.
+// Those that lived for a second say nothing of it, and it takes more then.
+func (d *process) checkFailures(service string) {
+	d.t.Helper()
+	n, slow := 0, false
+	for _, r := range d.recordsOf(service) {
+		if r.is("paused") {
+			break
+		}
+		if r.is("exited") {
+			n++
+			slow = slow || r.number("duration_ms") >= 990
+		}
+	}
+	if n < 5 || n > 5 && !slow {
+		d.t.Errorf("the program was started %d times before the pause; the log:\n%s", n, d.log())
 	}
 }
 
@@ -346,13 +419,17 @@ func TestAnswersThatCannotBeSent(t *testing.T) {
 func TestPeersThatAreGone(t *testing.T) {
 	t.Parallel()
 	d := start(t, several("x", `listen: "udp:127.0.0.1:0", `+quick+teller(t, `select undef, undef, undef, 0.1; syswrite STDOUT, $_`)))
-	for range 20 {
-		c := d.dialUDP("x")
+	var list []net.Conn
+	for range 20 { // all before one has closed: each has a port of its own
+		list = append(list, d.dialUDP("x"))
+	}
+	last := d.dialUDP("x")
+	for _, c := range list {
 		sendTo(t, c, "")
 		sendTo(t, c, "x")
 		c.Close()
 	}
-	if got := dialogue(t, d.dialUDP("x"), "hello"); got != "hello" {
+	if got := dialogue(t, last, "hello"); got != "hello" {
 		t.Errorf("the answer is %q", got)
 	}
 	for _, r := range d.exited("x", 21) {
@@ -365,7 +442,7 @@ func TestPeersThatAreGone(t *testing.T) {
 // A program that closes its input before its end is not given what comes then.
 func TestProgramThatClosesItsInput(t *testing.T) {
 	t.Parallel()
-	d := start(t, several("x", `listen: "udp:127.0.0.1:0", timeout: {idle: 2s, stop: 1s}, run: `+yamlList(installed(t, "perl"), "-e",
+	d := startAsked(t, several("x", `listen: "udp:127.0.0.1:0", timeout: {idle: 1h}, run: `+yamlList(installed(t, "perl"), "-e",
 		`sysread STDIN, $_, 9; syswrite STDOUT, "$$ $_"; close STDIN; close STDOUT; sleep 1000`)))
 	c := d.dialUDP("x")
 	first := dialogue(t, c, "one")
@@ -379,8 +456,9 @@ func TestProgramThatClosesItsInput(t *testing.T) {
 	if second := dialogue(t, c, "two"); !strings.HasSuffix(second, " two") || second == first {
 		t.Errorf("after %q comes %q", first, second)
 	}
+	d.dismiss("x")
 	for _, r := range d.exited("x", 2) {
-		if r.text("reason") != "timeout.idle" || r.text("signal") != "SIGTERM" {
+		if r.text("reason") != "kill" || r.text("signal") != "SIGTERM" {
 			t.Errorf("it is recorded as %v", r)
 		}
 	}
@@ -389,7 +467,7 @@ func TestProgramThatClosesItsInput(t *testing.T) {
 // A flood of peers costs no more than may come in.
 func TestFloodOfPeers(t *testing.T) {
 	t.Parallel()
-	d := start(t, several("x", `listen: "udp:127.0.0.1:0", timeout: {idle: 2s}, max: 5, queue: {length: 7}, run: `+yamlList(installed(t, "cat"))))
+	d := startAsked(t, several("x", `listen: "udp:127.0.0.1:0", timeout: {idle: 1h}, max: 5, queue: {length: 7, timeout: 1h}, run: `+yamlList(installed(t, "cat"))))
 	var last []*net.UDPConn
 	for range 400 {
 		c := d.dialUDP("x")
@@ -411,6 +489,7 @@ func TestFloodOfPeers(t *testing.T) {
 	for _, c := range last {
 		c.Close()
 	}
+	d.dismiss("x")
 	d.exited("x", 12)
 }
 
@@ -419,21 +498,27 @@ func TestStopWithPeers(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		signal syscall.Signal
+		idle   string
 		reason string
-	}{"drain": {syscall.SIGTERM, "timeout.idle"}, "now": {syscall.SIGINT, "stop"}} {
+	}{
+		"drain": {syscall.SIGTERM, "1h", ""},
+		"idle":  {syscall.SIGTERM, "1s", "timeout.idle"},
+		"now":   {syscall.SIGINT, "1h", "stop"},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := start(t, several("x", `listen: "udp:127.0.0.1:0", timeout: {idle: 2s}, `+counter(t)))
+			d := start(t, "drain: 1h\n"+several("x", `listen: "udp:127.0.0.1:0", timeout: {idle: `+c.idle+`, stop: 1h}, `+dutiful(t)))
 			u, stranger := d.dialUDP("x"), d.dialUDP("x")
 			pid := counted(t, u, "", 1)
 			d.signal(c.signal)
-			if c.signal == syscall.SIGTERM {
+			if name == "drain" {
 				d.await(func(r record) bool { return r.is("draining") })
 				counted(t, u, pid, 2)
 				sendTo(t, stranger, "x")
 				if r := d.refused("x"); r.text("reason") != "draining" {
 					t.Errorf("a stranger is recorded as %v", r)
 				}
+				sendTo(t, u, "end")
 			}
 			if r := d.exited("x", 1)[0]; r.text("reason") != c.reason {
 				t.Errorf("it is recorded as %v", r)
@@ -448,7 +533,7 @@ func TestStopWithPeers(t *testing.T) {
 // Who is drained by name has its time, and a reload brings the service back.
 func TestDrainWithPeers(t *testing.T) {
 	t.Parallel()
-	d := startAsked(t, several("x", `listen: "udp:127.0.0.1:0", timeout: {idle: 3s}, `+counter(t)))
+	d := startAsked(t, several("x", `listen: "udp:127.0.0.1:0", timeout: {idle: 1h}, `+dutiful(t)))
 	u, stranger := d.dialUDP("x"), d.dialUDP("x")
 	pid := counted(t, u, "", 1)
 	d.told("drain", "x", "--no-wait")
@@ -460,6 +545,9 @@ func TestDrainWithPeers(t *testing.T) {
 	d.hup(1)
 	counted(t, u, pid, 3)
 	counted(t, stranger, "", 1)
+	for _, c := range []net.Conn{u, stranger} {
+		sendTo(t, c, "end")
+	}
 	d.exited("x", 2)
 }
 
@@ -467,7 +555,7 @@ func TestDrainWithPeers(t *testing.T) {
 func TestLastAnswersAreSent(t *testing.T) {
 	t.Parallel()
 	const peers, answers = 30, 50
-	d := start(t, several("x", `listen: "udp:127.0.0.1:0", run: `+yamlList(installed(t, "perl"), "-e",
+	d := start(t, several("x", `listen: "udp:127.0.0.1:0", timeout: {idle: 0}, run: `+yamlList(installed(t, "perl"), "-e",
 		fmt.Sprintf(`sysread STDIN, $_, 9; syswrite STDOUT, sprintf("%%03d", $_) for 1..%d; kill 9, $$`, answers))))
 	for range peers {
 		c := d.dialUDP("x")
@@ -489,7 +577,7 @@ func TestLastAnswersAreSent(t *testing.T) {
 // kinds of clients come to one service.
 func TestRulesChangeWhatPeersGet(t *testing.T) {
 	t.Parallel()
-	d := start(t, several("x", `listen: ["127.0.0.1:0", "udp:127.0.0.1:0"], timeout: {idle: 1s}, max_per_source: 1, on_limit: refuse, `+
+	d := startAsked(t, several("x", `listen: ["127.0.0.1:0", "udp:127.0.0.1:0"], timeout: {idle: 1h}, max_per_source: 1, on_limit: refuse, `+
 		`allow: [127.0.0.0/8, {from: 127.0.0.2, env: {ROLE: office}}, {from: 127.0.0.3, run: `+yamlList(installed(t, "cat"))+`}], `+
 		teller(t, `syswrite STDOUT, "$ENV{PROTO} $ENV{ROLE}"`)))
 	at := d.addresses("x")[1]
@@ -502,6 +590,7 @@ func TestRulesChangeWhatPeersGet(t *testing.T) {
 	if r := d.refused("x"); r.text("reason") != "source-limit" {
 		t.Errorf("it is refused as %v", r)
 	}
+	d.dismiss("x")
 	d.exited("x", 3)
 	c := d.dial("x")
 	sendTo(t, c, "x")
