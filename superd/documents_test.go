@@ -431,8 +431,10 @@ func everyRecord(t *testing.T) map[string][]string {
 	s.Exited(c, &event.Exit{Call: "mount", Reason: "r", Leftovers: 1, Dropped: 1})
 	s.Exited(c, &event.Exit{Signaled: true, Signal: syscall.SIGTERM})
 	s.Refused(c, event.ReasonSpawn, errors.New("why"))
-	s.Refused(c, event.ReasonSpawn, nil) // held back, told by Close
-	c.Pid = 0                            // of no program, or of one that is over
+	for range 100 { // not all of them a second apart: one is held back, and told by Close
+		s.Refused(c, event.ReasonSpawn, nil)
+	}
+	c.Pid = 0 // of no program, or of one that is over
 	s.Silent([]byte("p"))
 	s.Listed([]byte("p"))
 	s.Trying(c)
@@ -953,6 +955,7 @@ func TestSocketUnit(t *testing.T) {
 				t.Errorf("by %s, %s says %q", listen, at, out)
 			}
 		}
+		d.settled()
 		d.ends()
 	}
 }

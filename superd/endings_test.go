@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,9 +38,9 @@ func hold(t *testing.T, n int, address string, do func(c *net.TCPConn) error) {
 func TestStubbornClients(t *testing.T) {
 	d := start(t, `
 services:
-  deaf:  {listen: "127.0.0.1:0", builtin: echo, timeout: {session: 500ms}, linger: 100ms}
-  flood: {listen: "127.0.0.1:0", builtin: chargen, timeout: {session: 500ms}, linger: 100ms}
-  mute:  {listen: "127.0.0.1:0", builtin: echo, timeout: {idle: 500ms}, linger: 100ms}
+  deaf:  {listen: "127.0.0.1:0", builtin: echo, timeout: {session: 500ms, stop: 1h}, linger: 100ms}
+  flood: {listen: "127.0.0.1:0", builtin: chargen, timeout: {session: 500ms, stop: 1h}, linger: 100ms}
+  mute:  {listen: "127.0.0.1:0", builtin: echo, timeout: {idle: 500ms, stop: 1h}, linger: 100ms}
 `)
 	n := holdable(t, 3*fewer(500, 50)) / 3
 	var senders sync.WaitGroup
@@ -122,7 +123,7 @@ var late = strings.Repeat("an answer to nothing\n", 195)
 func TestUnreadInput(t *testing.T) {
 	d := start(t, fmt.Sprintf(`
 services:
-  rude:   {listen: "127.0.0.1:0", builtin: greeting, text: %q, linger: 20s}
+  rude:   {listen: "127.0.0.1:0", builtin: greeting, text: %q, linger: 1h}
   ruder:  {listen: "127.0.0.1:0", builtin: greeting, text: %q, linger: 0}
 `, late, late))
 	n := fewer(200, 50)
@@ -165,7 +166,7 @@ func TestLingerInACrowd(t *testing.T) {
 	t.Parallel()
 	d := start(t, fmt.Sprintf(`
 services:
-  rude:  {listen: "127.0.0.1:0", builtin: greeting, text: %q, linger: 20s}
+  rude:  {listen: "127.0.0.1:0", builtin: greeting, text: %q, linger: 1h}
   quick: {listen: "127.0.0.1:0", builtin: greeting}
 `, late))
 	const many = 1500 // more than superd lets linger at once
@@ -173,6 +174,7 @@ services:
 		d.exited("rude", 1)
 		crowdOf(t, many, 50, d.address("quick"), says("hi client"))
 		d.exited("quick", many)
+		c.SetDeadline(time.Now().Add(patience))
 		if _, err := c.Write(make([]byte, 1<<20)); err != nil {
 			return err
 		}
@@ -369,6 +371,7 @@ services:
   image: {listen: "127.0.0.1:0", keep: false, stderr: "null", builtin: greeting}
 `, yamlList(installed(t, "true"))))
 	for _, service := range []string{"file", "image"} {
+		d.settled()
 		restore := d.leaveDescriptors(1)
 		c := d.dial(service)
 		if b, _ := readAll(c); len(b) > 0 {

@@ -206,7 +206,7 @@ func TestInheritedDatagramsOfPeers(t *testing.T) {
 	packets, at := handedPackets(t, "udp4", "0.0.0.0:0")
 	early := dialUDP(t, "127.0.0.2:"+port(at))
 	sendTo(t, early, "hello")
-	d := startCommand(t, handed(t, prepare(t, several("x", `listen: "udp:`+at+`", timeout: {idle: 2s}, `+counter(t))), "", packets))
+	d := startCommand(t, handed(t, prepare(t, several("x", `listen: "udp:`+at+`", timeout: {idle: 1h}, `+dutiful(t))), "", packets))
 	pid := strings.Fields(receive(t, early))
 	late := dialUDP(t, "127.0.0.3:"+port(at))
 	counted(t, late, "", 1)
@@ -214,6 +214,9 @@ func TestInheritedDatagramsOfPeers(t *testing.T) {
 	d.upgradeNow(1)
 	counted(t, early, pid[0], 3)
 	counted(t, late, "", 2)
+	for _, c := range []net.Conn{early, late} {
+		sendTo(t, c, "end")
+	}
 	d.exited("x", 2)
 	d.hup(1)
 	d.idle = d.descriptors() // when it was ready, a program may have been there

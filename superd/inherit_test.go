@@ -101,6 +101,7 @@ func TestInheritedSockets(t *testing.T) {
 	if got := d.ask("back", "hello"); got != "hello" {
 		t.Errorf("what was taken out and added again answers %q", got)
 	}
+	d.settled() // with the image of a built-in for the socket of own
 	d.ends()
 	// They are whose they were.
 	for _, name := range []string{"/web", "/local"} {

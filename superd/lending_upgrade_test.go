@@ -115,18 +115,19 @@ func TestUpgradeChangesWhatIsLent(t *testing.T) {
 		t.Errorf("the program whose service is no more says %q", got)
 	}
 	d.exited("b", 1)
+	d.idle-- // a socket
+	d.settled()
 	if c, err := net.Dial("tcp", goneAt); err == nil {
 		c.Close()
 		t.Error("somebody listens where there is no service")
 	}
-	d.idle-- // a socket
 }
 
 // Who waits at a socket whose service pauses waits on after an upgrade.
 func TestUpgradeWhileLenderRests(t *testing.T) {
 	t.Parallel()
 	dir := publicDir(t)
-	d := start(t, several("inetd", `listen: "127.0.0.1:0", wait: stdin, failures: {after: 2, pause: 1s}, run: `+yamlList(installed(t, "perl"), "-e",
+	d := start(t, several("inetd", `listen: "127.0.0.1:0", wait: stdin, failures: {after: 2, within: 1h, pause: 1s}, run: `+yamlList(installed(t, "perl"), "-e",
 		`exit 3 unless -e "`+dir+`/mended"; open S, "+<&=0"; accept C, S; syswrite C, "served"`)))
 	answer := make(chan string, 1)
 	go func() { answer <- d.line("inetd") }() // ends with the answer
@@ -204,6 +205,7 @@ func TestUpgradeKeepsInheritedSockets(t *testing.T) {
 	d.exited("local", 2)
 	d.exited("web", 2)
 	d.exited("lent", 2)
+	d.settled()
 	d.ends()
 	if !isSocket(dir + "/local") {
 		t.Error("the file of an inherited socket is gone at the end")

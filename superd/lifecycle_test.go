@@ -31,25 +31,40 @@ func (r record) ending() string {
 // checkEnd wants a program to have ended so, for that reason.
 func checkEnd(t *testing.T, r record, ending, reason string) {
 	t.Helper()
-	if r.ending() != ending || r.text("reason") != reason {
-		t.Errorf("it did not end with %q for the reason %q, but: %v", ending, reason, r)
+	if err := r.ended(ending, reason); err != nil {
+		t.Error(err)
 	}
+}
+
+func (r record) ended(ending, reason string) error {
+	if r.ending() != ending || r.text("reason") != reason {
+		return fmt.Errorf("it did not end with %q for the reason %q, but: %v", ending, reason, r)
+	}
+	return nil
 }
 
 // line is the next line that a program sends.
 func line(t testing.TB, c net.Conn) string {
 	t.Helper()
+	text, err := readLine(c)
+	if err != nil {
+		t.Fatalf("after %q: %v", text, err)
+	}
+	return text
+}
+
+func readLine(c net.Conn) (string, error) {
 	var text []byte
 	for b := make([]byte, 1); len(text) < 1000; { // what follows the line is left to who reads next
 		if _, err := io.ReadFull(c, b); err != nil {
-			t.Fatalf("after %q: %v", text, err)
+			return string(text), err
 		}
 		if b[0] == '\n' {
 			break
 		}
 		text = append(text, b[0])
 	}
-	return string(text)
+	return string(text), nil
 }
 
 // number is the process number that a program sends.
@@ -70,6 +85,17 @@ func lives(pid int) bool {
 	}
 	state := strings.Fields(string(status[strings.LastIndex(string(status), ")")+1:]))[0]
 	return state != "Z" && state != "X"
+}
+
+// comesBack has a service send a text back that may have ended.
+func comesBack(c net.Conn, text string) error {
+	_, err := io.WriteString(c, text)
+	back := make([]byte, len(text))
+	n, wrong := io.ReadFull(c, back)
+	if err = errors.Join(err, wrong); err == nil && string(back) != text {
+		err = fmt.Errorf("%q came back as %q", text, back[:n])
+	}
+	return err
 }
 
 func waitForEnd(t testing.TB, pid int) {
@@ -126,16 +152,18 @@ func TestSessionTime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := start(t, one("long", shell(c.script)+", timeout: {session: 700ms, stop: 1s}"))
-			conn := d.dial("long")
-			if got := line(t, conn); got != "hello" {
-				t.Errorf("the program says %q", got)
-			}
-			r := d.exited("long", 1)[0]
-			checkEnd(t, r, c.ending, "timeout.session")
-			if r.number("duration_ms") < 700 {
-				t.Errorf("it had less than its time: %v", r)
-			}
+			inTime(t, 700*time.Millisecond, func(length time.Duration) error {
+				d := start(t, one("long", shell(c.script)+fmt.Sprintf(", timeout: {session: %v, stop: %v}", length, length*10/7)))
+				got, err := readLine(d.dial("long"))
+				r := d.exited("long", 1)[0]
+				if r.text("reason") != "timeout.session" || r.number("duration_ms") < float64(length.Milliseconds()) {
+					t.Errorf("it had less than its time: %v", r)
+				}
+				if err != nil || got != "hello" {
+					return fmt.Errorf("the program says %q, %v", got, err)
+				}
+				return r.ended(c.ending, "timeout.session")
+			})
 		})
 	}
 }
@@ -143,61 +171,72 @@ func TestSessionTime(t *testing.T) {
 // A program that is busy has no more time than others.
 func TestSessionTimeOfTheBusy(t *testing.T) {
 	t.Parallel()
-	d := start(t, one("flood", "builtin: chargen, timeout: {session: 300ms}"))
-	c := d.dial("flood")
-	if n, _ := io.Copy(io.Discard, c); n == 0 {
-		t.Error("nothing came")
-	}
-	checkEnd(t, d.exited("flood", 1)[0], "TERM", "timeout.session")
+	inTime(t, 300*time.Millisecond, func(length time.Duration) error {
+		d := start(t, one("flood", fmt.Sprintf("builtin: chargen, timeout: {session: %v, stop: 1h}", length)))
+		n, _ := io.Copy(io.Discard, d.dial("flood"))
+		checkEnd(t, d.exited("flood", 1)[0], "TERM", "timeout.session")
+		if n == 0 {
+			return errors.New("nothing came")
+		}
+		return nil
+	})
 }
 
 // Idle is who neither sends nor is sent anything. One byte now and then, in
 // either direction, is enough to live on.
 func TestIdleTime(t *testing.T) {
 	t.Parallel()
-	d := start(t, fmt.Sprintf(`
+	inTime(t, 1500*time.Millisecond, func(length time.Duration) error {
+		d := start(t, fmt.Sprintf(`
 services:
-  idle: {listen: "127.0.0.1:0", run: /bin/cat, timeout: {idle: 1500ms}}
-  up:   {listen: "127.0.0.1:0", builtin: discard, timeout: {idle: 1500ms}}
-  down: {listen: "127.0.0.1:0", %s, timeout: {idle: 1500ms}}
-`, shell("while echo x; do sleep 0.2; done")))
-	up, down := d.dial("up"), d.dial("down")
-	go func() { // ends with the connection
-		for _, err := io.WriteString(up, "x"); err == nil; _, err = io.WriteString(up, "x") {
-			time.Sleep(200 * time.Millisecond)
+  idle: {listen: "127.0.0.1:0", run: /bin/cat, timeout: {idle: %[2]v, stop: 1h}}
+  up:   {listen: "127.0.0.1:0", builtin: discard, timeout: {idle: %[2]v}}
+  down: {listen: "127.0.0.1:0", %[1]s, timeout: {idle: %[2]v}}
+`, shell("while echo x; do sleep 0.2; done"), length))
+		up, down := d.dial("up"), d.dial("down")
+		defer down.Close()
+		defer up.Close()
+		go func() { // ends with the connection
+			for _, err := io.WriteString(up, "x"); err == nil; _, err = io.WriteString(up, "x") {
+				time.Sleep(200 * time.Millisecond)
+			}
+		}()
+		// Two who are idle one after the other show that time enough has passed.
+		for n := range 2 {
+			c := d.dial("idle")
+			io.WriteString(c, "hello\n")
+			checkEnd(t, d.exited("idle", n+1)[n], "TERM", "timeout.idle")
 		}
-	}()
-	// Two who are idle one after the other show that time enough has passed.
-	for n := range 2 {
-		d.held("idle")
-		checkEnd(t, d.exited("idle", n+1)[n], "TERM", "timeout.idle")
-	}
-	for _, service := range []string{"up", "down"} {
-		for _, r := range d.recordsOf(service) {
-			if r.is("exited") {
-				t.Errorf("%s was not idle: %v", service, r)
+		for _, service := range []string{"up", "down"} {
+			for _, r := range d.recordsOf(service) {
+				if r.is("exited") {
+					return fmt.Errorf("%s was not idle: %v", service, r)
+				}
 			}
 		}
-	}
-	down.Close()
-	up.Close()
-	d.exited("up", 1)
+		return nil
+	})
 }
 
 // The time of a client who was idle for a while, and then was not, begins anew.
 func TestIdleTimeBeginsAnew(t *testing.T) {
 	t.Parallel()
-	d := start(t, one("idle", "run: /bin/cat, timeout: {idle: 1500ms}"))
-	c := d.held("idle")
-	for range 3 {
-		time.Sleep(600 * time.Millisecond)
-		d.talk(c, "x")
-	}
-	r := d.exited("idle", 1)[0]
-	checkEnd(t, r, "TERM", "timeout.idle")
-	if r.number("duration_ms") < 3200 {
-		t.Errorf("its time did not begin anew: %v", r)
-	}
+	inTime(t, 1500*time.Millisecond, func(length time.Duration) error {
+		d := start(t, one("idle", fmt.Sprintf("run: /bin/cat, timeout: {idle: %v, stop: 1h}", length)))
+		c := d.dial("idle")
+		for range 4 {
+			if err := comesBack(c, "x"); err != nil {
+				return err
+			}
+			time.Sleep(length * 2 / 5)
+		}
+		r := d.exited("idle", 1)[0]
+		checkEnd(t, r, "TERM", "timeout.idle")
+		if r.number("duration_ms") < 2.1*float64(length.Milliseconds()) {
+			t.Errorf("its time did not begin anew: %v", r)
+		}
+		return nil
+	})
 }
 
 // What a program leaves behind in its process group is ended, and counted.
@@ -219,6 +258,7 @@ func TestLeftoversAreEnded(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			begun := time.Now()
 			c.CloseWrite()
 			if rest, err := io.ReadAll(r); err != nil || len(rest) > 0 {
 				t.Errorf("then came %q, %v", rest, err)
@@ -229,9 +269,10 @@ func TestLeftoversAreEnded(t *testing.T) {
 				t.Errorf("the leftovers were counted wrong: %v", record)
 			}
 			for _, pid := range pids {
-				if lives(pid) {
+				if lives(pid) && time.Since(begun) < time.Second { // after KILL superd waits no longer
 					t.Errorf("process %d is left", pid)
 				}
+				waitForEnd(t, pid)
 			}
 		})
 	}
@@ -335,7 +376,7 @@ func TestLinger(t *testing.T) {
 	t.Parallel()
 	d := start(t, fmt.Sprintf(`
 services:
-  polite: {listen: "127.0.0.1:0", %[1]s}
+  polite: {listen: "127.0.0.1:0", %[1]s, linger: 1h}
   rude:   {listen: "127.0.0.1:0", %[1]s, linger: 0}
 `, shell("head -c 1 >/dev/null; echo answer")))
 	question := strings.Repeat("x", 1<<17)

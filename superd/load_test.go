@@ -251,6 +251,7 @@ const messageSize = 100
 
 // exchange sends a message and hears it again.
 func exchange(c *net.TCPConn, i int) error {
+	c.SetDeadline(time.Now().Add(patience))
 	message := noise(uint64(i), messageSize)
 	if _, err := c.Write(message); err != nil {
 		return err
