@@ -188,7 +188,13 @@ drain: 0
 	defer null.Close()
 	cmd.Stderr = null
 	d := startSilent(t, cmd, "echo")
-	noisy := d.portsOf("tcp6")
+	var noisy []string
+	eventually(t, func() error {
+		if noisy = d.portsOf("tcp6"); len(noisy) != 1 {
+			return fmt.Errorf("superd listens on the ports %v", noisy)
+		}
+		return nil
+	})
 	for range 2 {
 		c, err := dialAddress("[::1]:" + noisy[0])
 		if err != nil {
@@ -214,6 +220,28 @@ drain: 0
 	}
 }
 
+// openAtWork is how many descriptors a superd without a log has open that serves
+// its first client, or has just done so: it can listen before it has all of its
+// own.
+func (d *process) openAtWork(service string) int {
+	d.t.Helper()
+	if got := d.ask(service, "hello"); got != "hello" {
+		d.t.Fatalf("the echo of hello is %q", got)
+	}
+	return d.descriptors()
+}
+
+// opensNoMore wants superd to have no children, and at most n descriptors.
+func (d *process) opensNoMore(n int) {
+	d.t.Helper()
+	eventually(d.t, func() error {
+		if children, open := d.children(), d.descriptors(); len(children) > 0 || open > n {
+			return fmt.Errorf("%d descriptors are open, not %d; children are %v", open, n, children)
+		}
+		return nil
+	})
+}
+
 // A reader of the log that goes away, or was never there, is no reason for
 // superd to go.
 func TestLogWithoutReader(t *testing.T) {
@@ -233,13 +261,18 @@ func TestLogWithoutReader(t *testing.T) {
 			d := startSilent(t, cmd, "loud")
 			w.Close()
 			r.Close()
+			open := d.openAtWork("loud")
 			for range 20 {
 				if got := d.ask("loud", "hello"); got != "hello" {
 					t.Fatalf("the echo of hello is %q", got)
 				}
 			}
 			d.signal(syscall.SIGHUP)
-			d.settled()
+			d.opensNoMore(open)
+			d.signal(syscall.SIGTERM)
+			if code := d.ended(); code != 0 {
+				t.Errorf("superd ended with %d", code)
+			}
 		})
 	}
 }
@@ -257,9 +290,10 @@ func TestLogThatIsNotRead(t *testing.T) {
 	cmd.Stderr = w
 	d := startSilent(t, cmd, "echo")
 	w.Close()
+	open := d.openAtWork("echo")
 	const n = 2500 // three records each, which is more than is kept
 	d.many("echo", n, 50, askFor("hello", "hello"))
-	d.settled()
+	d.opensNoMore(open)
 
 	lines := make(chan string)
 	go func() { // ends with superd
