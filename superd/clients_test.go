@@ -130,10 +130,10 @@ func dialAddress(address string) (*net.TCPConn, error) {
 	return c.(*net.TCPConn), nil
 }
 
-// inTime tries something that takes lengths of time to wait for, and not to
+// longEnough tries something that takes lengths of time to wait for, and not to
 // miss. Who was too slow for them tries again with twice as much, until that is
 // more than a machine can stand still for.
-func inTime(t testing.TB, length time.Duration, try func(length time.Duration) error) {
+func longEnough(t testing.TB, length time.Duration, try func(length time.Duration) error) {
 	t.Helper()
 	const longest = 15 * time.Second
 	for {

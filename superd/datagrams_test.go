@@ -348,7 +348,7 @@ func TestProgramThatStaysIdle(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inTime(t, 500*time.Millisecond, func(length time.Duration) error {
+			longEnough(t, 500*time.Millisecond, func(length time.Duration) error {
 				d := start(t, several("x", fmt.Sprintf(`listen: "udp:127.0.0.1:0", timeout: {idle: %v, stop: %[1]v}, run: %s`, length, program)))
 				sendTo(t, d.dialUDP("x"), "x")
 				r := d.exited("x", 1)[0]

@@ -152,7 +152,7 @@ func TestSessionTime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inTime(t, 700*time.Millisecond, func(length time.Duration) error {
+			longEnough(t, 700*time.Millisecond, func(length time.Duration) error {
 				d := start(t, one("long", shell(c.script)+fmt.Sprintf(", timeout: {session: %v, stop: %v}", length, length*10/7)))
 				got, err := readLine(d.dial("long"))
 				r := d.exited("long", 1)[0]
@@ -171,7 +171,7 @@ func TestSessionTime(t *testing.T) {
 // A program that is busy has no more time than others.
 func TestSessionTimeOfTheBusy(t *testing.T) {
 	t.Parallel()
-	inTime(t, 300*time.Millisecond, func(length time.Duration) error {
+	longEnough(t, 300*time.Millisecond, func(length time.Duration) error {
 		d := start(t, one("flood", fmt.Sprintf("builtin: chargen, timeout: {session: %v, stop: 1h}", length)))
 		n, _ := io.Copy(io.Discard, d.dial("flood"))
 		checkEnd(t, d.exited("flood", 1)[0], "TERM", "timeout.session")
@@ -186,7 +186,7 @@ func TestSessionTimeOfTheBusy(t *testing.T) {
 // either direction, is enough to live on.
 func TestIdleTime(t *testing.T) {
 	t.Parallel()
-	inTime(t, 1500*time.Millisecond, func(length time.Duration) error {
+	longEnough(t, 1500*time.Millisecond, func(length time.Duration) error {
 		d := start(t, fmt.Sprintf(`
 services:
   idle: {listen: "127.0.0.1:0", run: /bin/cat, timeout: {idle: %[2]v, stop: 1h}}
@@ -221,7 +221,7 @@ services:
 // The time of a client who was idle for a while, and then was not, begins anew.
 func TestIdleTimeBeginsAnew(t *testing.T) {
 	t.Parallel()
-	inTime(t, 1500*time.Millisecond, func(length time.Duration) error {
+	longEnough(t, 1500*time.Millisecond, func(length time.Duration) error {
 		d := start(t, one("idle", fmt.Sprintf("run: /bin/cat, timeout: {idle: %v, stop: 1h}", length)))
 		c := d.dial("idle")
 		for range 4 {

@@ -291,7 +291,7 @@ func TestMPTCP(t *testing.T) {
 		}
 	}
 	for _, multipath := range []bool{true, false} {
-		inTime(t, 500*time.Millisecond, func(length time.Duration) error {
+		longEnough(t, 500*time.Millisecond, func(length time.Duration) error {
 			d := start(t, several("idle", listen+fmt.Sprintf("run: /bin/cat, timeout: {idle: %v, stop: 1h}", length)))
 			c := client(d, "idle", multipath)
 			if err := comesBack(c, "hello\n"); err != nil {
