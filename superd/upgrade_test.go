@@ -29,14 +29,123 @@ import (
 // the nth of this superd.
 func (d *process) upgradeNow(n int) record {
 	d.t.Helper()
+	mark := d.soFar()
 	d.signal(syscall.SIGUSR2)
-	return d.upgraded(n)
+	r := d.concluded(mark)
+	if got := d.timesSaid("upgraded"); got != n {
+		d.t.Errorf("superd was upgraded %d times, not %d", got, n)
+	}
+	return r
 }
 
-// upgraded waits for the nth upgrade.
+// upgraded waits for the nth upgrade, which superd was told to try after the one
+// before.
 func (d *process) upgraded(n int) record {
 	d.t.Helper()
-	return d.awaitMany(n, func(r record) bool { return r.is("upgraded") })[n-1]
+	if n > 1 {
+		d.awaitMany(n-1, func(r record) bool { return r.is("upgraded") })
+	}
+	mark, upgrades := 0, 0
+	d.mu.Lock()
+	for i, r := range d.records {
+		if r.is("upgraded") && upgrades < n-1 {
+			upgrades, mark = upgrades+1, i+1
+		}
+	}
+	d.mu.Unlock()
+	return d.concluded(mark)
+}
+
+// soFar is how many records there are.
+func (d *process) soFar() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.records)
+}
+
+// concluded waits for an upgrade after the first mark records. One that was given
+// up since something stood still is tried again.
+func (d *process) concluded(mark int) record {
+	d.t.Helper()
+	for begin := time.Now(); ; d.signal(syscall.SIGUSR2) {
+		list := d.attempted(mark)
+		last := list[len(list)-1]
+		if last.is("upgraded") {
+			return last
+		}
+		if !slices.ContainsFunc(list, func(r record) bool { return tooSlow(r.text("message")) }) || time.Since(begin) > patience {
+			d.t.Fatalf("superd is not upgraded: %v", list)
+		}
+		mark += len(list)
+	}
+}
+
+// attempted waits for the end of an attempt to upgrade: it is the last of the
+// records, which are those after the first mark ones.
+func (d *process) attempted(mark int) (list []record) {
+	d.t.Helper()
+	seen, over := 0, false
+	d.await(func(r record) bool {
+		if seen++; seen <= mark || over {
+			return false
+		}
+		list = append(list, r)
+		over = r.is("upgraded") || r.is(notUpgraded) || strings.HasPrefix(r.text("message"), errUpgrading.Error())
+		return over
+	})
+	return list
+}
+
+// tooSlow tells whether an upgrade was given up since superd or its heir stood
+// still, or the attempt before was not quite over: then it can be tried again.
+func tooSlow(complaint string) bool {
+	for _, why := range []string{"superd is not at rest within ", "it takes longer than ", errUpgrading.Error()} {
+		if strings.Contains(complaint, why) {
+			return true
+		}
+	}
+	return false
+}
+
+// cannotUpgrade spoils something, and wants that to be why superd is not upgraded.
+func (d *process) cannotUpgrade(spoil func(), want string) {
+	d.t.Helper()
+	for begin := time.Now(); ; {
+		spoil()
+		mark := d.soFar()
+		d.signal(syscall.SIGUSR2)
+		list := d.attempted(mark)
+		says := func(does func(text string) bool) bool {
+			return slices.ContainsFunc(list, func(r record) bool { return r["level"] != "info" && does(r.text("message")) })
+		}
+		if says(func(text string) bool { return strings.Contains(text, want) }) && list[len(list)-1].is(notUpgraded) {
+			return
+		}
+		if !says(tooSlow) || time.Since(begin) > patience {
+			d.t.Fatalf("an upgrade that fails since %s is told as %v", want, list)
+		}
+	}
+}
+
+// toldUpgrade is told for the order to upgrade, which is given again where it
+// was given up since something stood still.
+func (a asked) toldUpgrade(args ...string) (out string) {
+	a.t.Helper()
+	code, out, complaints := a.tellUpgrade(args...)
+	if code != 0 || complaints != "" {
+		a.t.Fatalf("upgrade %q ends with %d: %s", args, code, complaints)
+	}
+	return out
+}
+
+func (a asked) tellUpgrade(args ...string) (code int, out, complaints string) {
+	a.t.Helper()
+	for begin := time.Now(); ; {
+		code, out, complaints = a.tell("upgrade", args...)
+		if code == 0 || !tooSlow(complaints) || time.Since(begin) > patience {
+			return code, out, complaints
+		}
+	}
 }
 
 // exitedOnce wants the record of a connection, and that there is one.
@@ -138,7 +247,9 @@ func TestUpgrade(t *testing.T) {
 	if again := d.held("cat"); again != nil {
 		var id string
 		for _, one := range a.connections() {
-			id = one.ID
+			if one.Peer == again.LocalAddr().String() {
+				id = one.ID
+			}
 		}
 		if prefix, number, _ := strings.Cut(id, "-"); !strings.HasPrefix(before[0].ID, prefix+"-") || number != "5" {
 			t.Errorf("the next connection after %s is %s", before[0].ID, id)
@@ -152,11 +263,11 @@ func TestUpgradeByOrder(t *testing.T) {
 	t.Parallel()
 	a := startAsked(t, several("a", `listen: "127.0.0.1:0", run: /bin/cat`))
 	c := a.held("a")
-	if got, want := a.told("upgrade"), "superd "+version+" goes on with 1 connection, generation 2\n"; got != want {
+	if got, want := a.toldUpgrade(), "superd "+version+" goes on with 1 connection, generation 2\n"; got != want {
 		t.Errorf("it says %q, not %q", got, want)
 	}
 	var u control.Upgraded
-	if err := json.Unmarshal([]byte(a.told("upgrade", "--json")), &u); err != nil || u.Generation != 3 || u.Before != version || u.Connections != 1 {
+	if err := json.Unmarshal([]byte(a.toldUpgrade("--json")), &u); err != nil || u.Generation != 3 || u.Before != version || u.Connections != 1 {
 		t.Errorf("it says %+v, %v", u, err)
 	}
 	a.talk(c, "still here\n")
@@ -168,8 +279,8 @@ func TestUpgradeByOrder(t *testing.T) {
 	for range 3 {
 		asking.Go(func() {
 			for !stop.Load() {
-				client := control.Client{Path: a.socket, Timeout: patience}
-				if _, err := client.Ask("status", nil); err != nil {
+				client, begin := control.Client{Path: a.socket, Timeout: patience}, time.Now()
+				if _, err := client.Ask("status", nil); err != nil && time.Since(begin) < longestAnswers {
 					t.Error(err)
 					return
 				}
@@ -177,7 +288,7 @@ func TestUpgradeByOrder(t *testing.T) {
 		})
 	}
 	for range fewer(20, 5) {
-		a.told("upgrade")
+		a.toldUpgrade()
 	}
 	stop.Store(true)
 	asking.Wait()
@@ -322,7 +433,12 @@ func TestUpgradeKeepsLimits(t *testing.T) {
 	}
 	source.Close()
 	d.exited("source", 1)
-	d.held("source").Close()
+	eventually(t, func() error { // its place is free in a moment
+		if got := d.ask("source", "hello\n"); got != "hello\n" {
+			return fmt.Errorf("the next of the source gets %q", got)
+		}
+		return nil
+	})
 	d.held("rate").Close()
 	d.closed(d.dial("rate"))
 	full.Close()
@@ -365,14 +481,13 @@ func TestUpgradeKeepsVerdicts(t *testing.T) {
 	t.Parallel()
 	a := startAsked(t, several(
 		"banned", `listen: "127.0.0.1:0", run: /bin/cat, max_per_source: 1, on_limit: refuse, ban: {after: 2, within: 1h, for: 1h}`,
-		"fails", `listen: "127.0.0.1:0", run: /bin/false, failures: {after: 2, within: 1h, pause: 1h}`,
+		"fails", `listen: "127.0.0.1:0", run: /nowhere/none, failures: {after: 2, within: 1h, pause: 1h}`,
 		"drained", `listen: "127.0.0.1:0", run: /bin/cat`))
 	held, drained := a.held("banned"), a.held("drained")
 	for range 2 {
 		a.closed(a.dial("banned"))
 		a.ask("fails", "")
 	}
-	a.exited("fails", 2)
 	a.await(func(r record) bool { return r.is("paused") })
 	a.told("block", "192.0.2.0/24", "--for", "1h")
 	a.told("block", "198.51.100.7")
@@ -420,32 +535,39 @@ func checkReason(t *testing.T, r record, want string) {
 	}
 }
 
-// Times go on: of sessions, of idleness, of lingering, and between TERM and
-// KILL; and whoever was told to end before is.
+// Times go on: of sessions, of idleness, of silence, of lingering, and between
+// TERM and KILL.
 func TestUpgradeKeepsTimes(t *testing.T) {
 	t.Parallel()
-	d := start(t, several(
-		"session", `listen: "127.0.0.1:0", run: /bin/cat, timeout: {session: 2s}`,
-		"idle", `listen: "127.0.0.1:0", run: /bin/cat, timeout: {idle: 2s}`,
-		"stubborn", `listen: "127.0.0.1:0", `+shell(`trap "echo asked" TERM; echo hello; while :; do sleep 0.05; done`)+`, timeout: {session: 300ms, stop: 2s}, sandbox: none`,
-		"byte", `listen: "127.0.0.1:0", run: /bin/cat, timeout: {first_byte: 2s}`,
+	d := startAsked(t, "log: {level: debug}\n"+several(
+		"session", `listen: "127.0.0.1:0", run: /bin/cat, timeout: {session: 2s, stop: 1h}`,
+		"idle", `listen: "127.0.0.1:0", run: /bin/cat, timeout: {idle: 2s, stop: 1h}`,
+		"peer", `listen: "udp:127.0.0.1:0", run: /bin/cat, timeout: {idle: 2s}`,
+		"stubborn", `listen: "127.0.0.1:0", `+shell(`trap "" TERM; echo hello; while :; do sleep 0.05; done`)+`, timeout: {stop: 2s}, sandbox: none`,
+		"hasty", `listen: "127.0.0.1:0", run: /bin/cat, timeout: {first_byte: 2s}`,
+		"patient", `listen: "127.0.0.1:0", run: /bin/cat, timeout: {first_byte: 1h}`,
 		"linger", `listen: "127.0.0.1:0", builtin: greeting, linger: 1h`))
-	d.held("session")
-	d.held("idle")
-	stubborn := d.dial("stubborn")
-	for _, want := range []string{"hello", "asked"} {
-		if got := line(t, stubborn); got != want {
-			t.Errorf("it says %q, not %q", got, want)
-		}
+	begin := time.Now()
+	silent, speaks := d.dial("hasty"), d.dial("patient")
+	sendTo(t, d.dialUDP("peer"), "x")
+	for _, name := range []string{"session", "idle"} {
+		d.dial(name)
 	}
-	silent, speaks := d.dial("byte"), d.dial("byte")
+	for _, name := range []string{"session", "idle", "peer"} {
+		d.await(func(r record) bool { return r.is("started") && r.text("service") == name })
+	}
+	stubborn := d.dial("stubborn")
+	if got := line(t, stubborn); got != "hello" {
+		t.Errorf("it says %q", got)
+	}
+	d.told("kill", "--service", "stubborn")
 	lingers := d.dial("linger")
 	if got, err := io.ReadAll(lingers); err != nil || string(got) != "hi client" {
 		t.Fatalf("it says %q, %v", got, err)
 	}
 	d.exited("linger", 1)
 	eventually(t, func() error {
-		if n := len(connectedTo(t, d, "byte")); n != 2 {
+		if n := len(connectedTo(t, d.process, "patient")); n != 1 {
 			return fmt.Errorf("%d are accepted", n)
 		}
 		return nil
@@ -456,14 +578,15 @@ func TestUpgradeKeepsTimes(t *testing.T) {
 	d.talk(speaks, "late\n")
 	speaks.Close()
 	d.closed(silent)
+	if took := time.Since(begin); took < 2*time.Second {
+		t.Errorf("who says nothing was let go after %s", took)
+	}
 	checkReason(t, d.exited("session", 1)[0], "timeout.session")
 	checkReason(t, d.exited("idle", 1)[0], "timeout.idle")
-	r := d.exited("stubborn", 1)[0]
-	if checkReason(t, r, "timeout.session"); r.text("signal") != "SIGKILL" || r.number("duration_ms") < 2300 || r.number("duration_ms") > 8000 {
-		t.Errorf("the stubborn one's record is %v", r)
-	}
-	for _, name := range []string{"session", "idle"} {
-		if ms := d.exited(name, 1)[0].number("duration_ms"); ms < 2000 || ms > 8000 {
+	checkReason(t, d.exited("peer", 1)[0], "timeout.idle")
+	checkEnd(t, d.exited("stubborn", 1)[0], "KILL", "kill")
+	for _, name := range []string{"session", "idle", "peer", "stubborn"} {
+		if ms := d.exited(name, 1)[0].number("duration_ms"); ms < 2000 {
 			t.Errorf("%s took %v ms", name, ms)
 		}
 	}
@@ -630,7 +753,6 @@ func TestBadUpgrade(t *testing.T) {
 			}
 		}
 	}
-	attempts := 0
 	for _, bad := range []struct {
 		name  string
 		spoil func()
@@ -650,11 +772,7 @@ func TestBadUpgrade(t *testing.T) {
 		{"no user", file(several("a", `listen: "127.0.0.1:0", run: /bin/cat, user: no-such-user`)), "no-such-user"},
 		{"another v6only", file(strings.Replace(string(good), `"127.0.0.1:0"`, `"127.0.0.1:0", nice: 99`, 1)), "nice"},
 	} {
-		bad.spoil()
-		d.signal(syscall.SIGUSR2)
-		attempts++
-		d.awaitMany(attempts, func(r record) bool { return r.is(notUpgraded) })
-		d.await(func(r record) bool { return r["level"] == "error" && strings.Contains(r.text("message"), bad.want) })
+		d.cannotUpgrade(bad.spoil, bad.want)
 		d.talk(c, bad.name+"\n")
 		d.held("a").Close()
 	}
@@ -662,9 +780,7 @@ func TestBadUpgrade(t *testing.T) {
 	d.upgradeNow(1)
 	d.talk(c, "at last\n")
 	// Whatever it was started from is gone: then there is nothing to go on as.
-	os.Remove(path)
-	d.signal(syscall.SIGUSR2)
-	d.awaitMany(attempts+1, func(r record) bool { return r.is(notUpgraded) })
+	d.cannotUpgrade(func() { os.Remove(path) }, "no such file")
 	install(t, own, path)
 	d.upgradeNow(2)
 	d.talk(c, "and again\n")
@@ -685,16 +801,27 @@ func TestReloadDuringRehearsal(t *testing.T) {
 		text, _ := os.ReadFile(dir + "/begun")
 		return strings.Count(string(text), "\n")
 	}
-	d.signal(syscall.SIGUSR2)
-	eventually(t, func() error {
-		if begun() == 0 {
-			return errors.New("no rehearsal has begun")
+	for try := 1; ; try++ { // until the first rehearsal did not take too long
+		os.Remove(dir + "/go")
+		os.Remove(dir + "/begun")
+		mark := d.soFar()
+		d.signal(syscall.SIGUSR2)
+		eventually(t, func() error {
+			if begun() == 0 {
+				return errors.New("no rehearsal has begun")
+			}
+			return nil
+		})
+		d.rewrite(try, strings.Replace(good, "/bin/cat", fmt.Sprint("/bin/cat, max: ", 7+try), 1))
+		writeFile(t, dir, "go", "", 0o644)
+		list := d.attempted(mark)
+		if list[len(list)-1].is("upgraded") {
+			break
 		}
-		return nil
-	})
-	d.rewrite(1, strings.Replace(good, "/bin/cat", "/bin/cat, max: 7", 1))
-	writeFile(t, dir, "go", "", 0o644)
-	d.upgraded(1)
+		if !slices.ContainsFunc(list, func(r record) bool { return tooSlow(r.text("message")) }) || try > 3 {
+			t.Fatalf("superd is not upgraded: %v", list)
+		}
+	}
 	if n := begun(); n != 3 {
 		t.Errorf("the new program was started %d times, not for two rehearsals and the upgrade", n)
 	}
@@ -740,13 +867,19 @@ func TestUpgradeAtABadTime(t *testing.T) {
 	for range 6 {
 		together.Go(func() {
 			client := control.Client{Path: a.socket, Timeout: patience}
-			switch _, err := client.Order("upgrade", nil); {
-			case err == nil:
-				done.Add(1)
-			case err.Error() == errUpgrading.Error():
-				busy.Add(1)
-			default:
-				t.Error(err)
+			for again := true; again; {
+				again = false
+				begin := time.Now()
+				switch _, err := client.Order("upgrade", nil); {
+				case err == nil:
+					done.Add(1)
+				case err.Error() == errUpgrading.Error():
+					busy.Add(1)
+				case tooSlow(err.Error()), time.Since(begin) > longestAnswers: // given up, or not waited for
+					again = true
+				default:
+					t.Error(err)
+				}
 			}
 		})
 	}
@@ -774,15 +907,16 @@ func TestUpgradeAndReloadTogether(t *testing.T) {
 	for _, verb := range []string{"reload", "block"} {
 		others.Go(func() {
 			for !stop.Load() {
-				client := control.Client{Path: a.socket, Timeout: patience}
-				if _, err := client.Order(verb, map[string]string{"block": "network"}); err != nil && verb == "reload" {
+				client, begin := control.Client{Path: a.socket, Timeout: patience}, time.Now()
+				_, err := client.Order(verb, map[string]string{"block": "network"})
+				if err != nil && verb == "reload" && time.Since(begin) < longestAnswers {
 					t.Errorf("%s: %v", verb, err)
 				}
 			}
 		})
 	}
 	for range fewer(20, 5) {
-		a.told("upgrade")
+		a.toldUpgrade()
 	}
 	stop.Store(true)
 	others.Wait()
@@ -947,12 +1081,9 @@ func TestUpgradeFailsAtTheEnd(t *testing.T) {
 	os.Remove(path)
 	writeFile(t, dir, "superd", "#!"+interpreter+"\n", 0o755)
 	for i := range 3 {
-		writeFile(t, dir, "interpreter", "#!/bin/sh\necho '"+consent+"7' >&2\nrm "+interpreter+"\n", 0o755)
-		d.signal(syscall.SIGUSR2)
-		d.awaitMany(i+1, func(r record) bool { return r.is(notUpgraded) })
-		d.awaitMany(i+1, func(r record) bool {
-			return r.is("cannot execute " + path + ": no such file or directory")
-		})
+		d.cannotUpgrade(func() {
+			writeFile(t, dir, "interpreter", "#!/bin/sh\necho '"+consent+"7' >&2\nrm "+interpreter+"\n", 0o755)
+		}, "cannot execute "+path+": no such file or directory")
 		d.talk(c, "still here\n")
 		d.held("a").Close()
 		if got := d.ask("limit", ""); got != limit {
@@ -1017,7 +1148,7 @@ func TestUpgradeFallsBack(t *testing.T) {
 	inForce("0")
 	w.talk(c, "still here\n")
 	// Whoever asks for it hears of both: the program is another, the file is not.
-	code, out, complaints := w.tell("upgrade")
+	code, out, complaints := w.tellUpgrade()
 	if code != 1 || !strings.Contains(out, " goes on with 1 connection, generation 3\n") || !strings.Contains(complaints, ": services.b.listen: cannot listen on ") ||
 		!strings.HasSuffix(complaints, "\ncannot take the file up, the one before stays in force\n") {
 		t.Errorf("the upgrade ends with %d and says %s%s", code, out, complaints)
@@ -1028,6 +1159,6 @@ func TestUpgradeFallsBack(t *testing.T) {
 	if err := os.WriteFile(w.config(), good, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	w.told("upgrade")
+	w.toldUpgrade()
 	inForce("1")
 }
