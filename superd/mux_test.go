@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 )
 
@@ -22,9 +23,10 @@ const (
 	notHere = "-Service not available\r\n"
 )
 
-// muxed is a file with a service mux, and others.
+// muxed is a file with a service mux, which waits for names as long as it takes,
+// and others.
 func muxed(keys string, list ...string) string {
-	return "log: {level: debug}\n" + several(append([]string{"mux", `listen: "127.0.0.1:0", builtin: tcpmux` + keys}, list...)...)
+	return "log: {level: debug}\n" + several(append([]string{"mux", `listen: "127.0.0.1:0", builtin: tcpmux, timeout: {first_byte: 1h}` + keys}, list...)...)
 }
 
 // Two kinds of programs: of those that the thread of the built-in starts, and of
@@ -35,7 +37,7 @@ var ways = map[string]string{"plain": "run: /bin/cat, sandbox: none", "confined"
 func TestTCPMux(t *testing.T) {
 	t.Parallel()
 	const data = "\r\nwhat follows, \x00 and\r\n all of it\n"
-	d := start(t, muxed(", timeout: {first_byte: 1h}", "plain", "tcpmux: true, "+ways["plain"], "confined", "tcpmux: true, "+ways["confined"],
+	d := start(t, muxed("", "plain", "tcpmux: true, "+ways["plain"], "confined", "tcpmux: true, "+ways["confined"],
 		"other", `listen: "127.0.0.1:0", builtin: echo`, "beside", `listen: "127.0.0.1:0", builtin: echo, sandbox: none`))
 	n := map[string]int{}
 	for service := range ways {
@@ -193,20 +195,31 @@ func TestTCPMuxRefuses(t *testing.T) {
 		{"named\r", notHere, late},
 		{"", "", ""}, // silence is no refusal
 	}
+	const (
+		patient = `listen: "127.0.0.1:0", builtin: tcpmux, timeout: {first_byte: 1h}`
+		hasty   = `listen: "127.0.0.1:0", builtin: tcpmux, timeout: {first_byte: 700ms}`
+	)
 	var services []string
 	for i, x := range list {
-		time := ifElse(x.why == late || x.why == "", "700ms", "1h")
-		services = append(services, fmt.Sprint("s", i), `listen: "127.0.0.1:0", builtin: tcpmux, timeout: {first_byte: `+time+`}`)
+		services = append(services, fmt.Sprint("s", i), ifElse(x.why == late || x.why == "", hasty, patient))
 	}
 	d := start(t, muxed("", append(services,
 		"named", "tcpmux: true, builtin: echo",
 		"hidden", `listen: "127.0.0.1:0", builtin: echo`,
 		"disabled", "tcpmux: true, builtin: echo, enabled: false")...))
 	clients := make([]*net.TCPConn, len(list))
-	for i, x := range list {
-		clients[i] = d.dial(fmt.Sprint("s", i))
-		io.WriteString(clients[i], x.says)
+	come := func(late bool) {
+		for i, x := range list {
+			if (services[2*i+1] == hasty) == late {
+				clients[i] = d.dial(fmt.Sprint("s", i))
+				io.WriteString(clients[i], x.says)
+			}
+		}
 	}
+	come(false)
+	d.stand() // those who have little time have said all when it begins
+	come(true)
+	d.signal(syscall.SIGCONT)
 	for i, x := range list {
 		d.hears(clients[i], x.hears)
 		service := fmt.Sprint("s", i)
@@ -228,7 +241,7 @@ func TestTCPMuxRefuses(t *testing.T) {
 // that is named.
 func TestTCPMuxAdmission(t *testing.T) {
 	t.Parallel()
-	d := startAsked(t, muxed(`, deny: [127.0.0.2], refuse_text: "leave\r\n", rate_per_source: 100/h, ban: {after: 3}`,
+	d := startAsked(t, muxed(`, deny: [127.0.0.2], refuse_text: "leave\r\n", rate_per_source: 100/h, ban: {after: 3, within: 1h, for: 1h}`,
 		"denied", `tcpmux: true, builtin: echo, deny: [127.0.0.1], refuse_text: {address: "not you\r\n"}`,
 		"silently", `tcpmux: true, builtin: echo, deny: [127.0.0.1]`,
 		"one", `tcpmux: true, listen: "127.0.0.1:0", run: /bin/cat, max: 1, on_limit: refuse, refuse_text: "full"`,
@@ -314,7 +327,7 @@ func TestTCPMuxHelp(t *testing.T) {
 // However many say nothing, nobody else is held up, and no place is taken.
 func TestSilentAtTCPMux(t *testing.T) {
 	t.Parallel()
-	a := startAsked(t, muxed(", timeout: {first_byte: 1h}", "named", "tcpmux: true, builtin: echo, max: 1", "echo", `listen: "127.0.0.1:0", builtin: echo, max: 1`))
+	a := startAsked(t, muxed("", "named", "tcpmux: true, builtin: echo, max: 1", "echo", `listen: "127.0.0.1:0", builtin: echo, max: 1`))
 	const n = 100
 	for i := range n {
 		c := a.dial("mux")
@@ -333,7 +346,7 @@ func TestSilentAtTCPMux(t *testing.T) {
 // others are where they are from.
 func TestTCPMuxInACrowd(t *testing.T) {
 	t.Parallel()
-	cmd := prepare(t, muxed(", timeout: {first_byte: 1h}", "named", "tcpmux: true, builtin: echo"))
+	cmd := prepare(t, muxed("", "named", "tcpmux: true, builtin: echo"))
 	d := startCommand(t, withDescriptors(cmd, 400))
 	first := d.from(here, "mux")
 	const n = 40 // more than there is room for
@@ -387,7 +400,7 @@ func TestTCPMuxWalls(t *testing.T) {
 // Behind a proxy, and by a unix socket, a name is said as anywhere.
 func TestTCPMuxBehindAProxy(t *testing.T) {
 	t.Parallel()
-	d := start(t, muxed(`, proxy_protocol: {from: [127.0.0.1]}`,
+	d := start(t, muxed(`, proxy_protocol: {from: [127.0.0.1], timeout: 1h}`,
 		"plain", "tcpmux: true, sandbox: none, "+tellsPeer, "confined", "tcpmux: true, "+tellsPeer,
 		"name", "tcpmux: true, "+shell(`echo "$SUPERD_PROXY_AUTHORITY"`),
 		"barred", "tcpmux: true, builtin: echo, deny: [192.0.2.1]"))
@@ -405,7 +418,7 @@ func TestTCPMuxBehindAProxy(t *testing.T) {
 func TestTCPMuxAtAUnixSocket(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(publicDir(t), "mux")
-	d := start(t, several("mux", `listen: "unix:`+path+`", builtin: tcpmux`,
+	d := start(t, several("mux", `listen: "unix:`+path+`", builtin: tcpmux, timeout: {first_byte: 1h}`,
 		"plain", "tcpmux: true, sandbox: none, "+shell("echo $IPCREMOTEEUID; cat"), "confined", "tcpmux: true, "+shell("echo $IPCREMOTEEUID; cat"),
 		"mine", fmt.Sprintf("tcpmux: true, builtin: echo, allow: [uid:%d]", os.Geteuid()),
 		"others", fmt.Sprintf("tcpmux: true, builtin: echo, allow: [uid:%d]", os.Geteuid()+1)))
@@ -423,7 +436,7 @@ func TestTCPMuxAtAUnixSocket(t *testing.T) {
 // client came.
 func TestReloadOfTCPMux(t *testing.T) {
 	t.Parallel()
-	d := start(t, muxed(", timeout: {first_byte: 1h}", "stays", "tcpmux: true, builtin: greeting, text: before",
+	d := start(t, muxed("", "stays", "tcpmux: true, builtin: greeting, text: before",
 		"goes", "tcpmux: true, run: /bin/cat", "other", `listen: "127.0.0.1:0", builtin: echo, sandbox: none`))
 	inside := d.dial("mux")
 	io.WriteString(inside, "goes\r\n")
@@ -436,7 +449,7 @@ func TestReloadOfTCPMux(t *testing.T) {
 		io.WriteString(says[name], begin)
 		d.caughtUp("other")
 	}
-	d.rewrite(1, muxed(", timeout: {first_byte: 1h}", "stays", "tcpmux: true, builtin: greeting, text: after", "comes", "tcpmux: true, builtin: greeting, text: new",
+	d.rewrite(1, muxed("", "stays", "tcpmux: true, builtin: greeting, text: after", "comes", "tcpmux: true, builtin: greeting, text: new",
 		"becomes", "tcpmux: true, builtin: greeting, text: too", "other", `listen: "127.0.0.1:0", builtin: echo, sandbox: none`))
 	for name, rest := range map[string][2]string{"stays": {"ys\r\n", goAhead + "after"}, "goes": {"s\r\n", notHere}, "comes": {"\r\n", goAhead + "new"},
 		"becomes": {"becomes\r\n", goAhead + "too"}} {
@@ -454,7 +467,7 @@ func TestReloadOfTCPMux(t *testing.T) {
 // waits for a place.
 func TestUpgradeKeepsNames(t *testing.T) {
 	t.Parallel()
-	a := startAsked(t, muxed(", timeout: {first_byte: 1h}", "plain", "tcpmux: true, max: 1, queue: {timeout: 1h}, "+ways["plain"],
+	a := startAsked(t, muxed("", "plain", "tcpmux: true, max: 1, queue: {timeout: 1h}, "+ways["plain"],
 		"confined", "tcpmux: true, max: 1, queue: {timeout: 1h}, "+ways["confined"]))
 	first, waits := map[string]*net.TCPConn{}, map[string]*net.TCPConn{}
 	for service := range ways {
@@ -512,7 +525,7 @@ func TestUpgradeKeepsNames(t *testing.T) {
 // Who has not said a name when superd stops is let go; who has is served.
 func TestTCPMuxWhileStopping(t *testing.T) {
 	t.Parallel()
-	d := start(t, muxed(", refuse_text: {draining: later}, timeout: {first_byte: 1h}", "named", "tcpmux: true, run: /bin/cat", "other", `listen: "127.0.0.1:0", builtin: echo, sandbox: none`))
+	d := start(t, muxed(", refuse_text: {draining: later}", "named", "tcpmux: true, run: /bin/cat", "other", `listen: "127.0.0.1:0", builtin: echo, sandbox: none`))
 	half, inside := d.dial("mux"), d.dial("mux")
 	io.WriteString(half, "nam")
 	io.WriteString(inside, "named\r\n")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -29,35 +30,51 @@ func (d *process) timesSaid(words string) (n int) {
 	return n
 }
 
-// A program that cannot be executed: after some failures its service pauses,
-// says so once, and goes on by itself once the program is there.
+// A program that cannot be executed: after some failures its service pauses, and
+// says so once.
 func TestFailingService(t *testing.T) {
 	t.Parallel()
-	dir := publicDir(t)
-	path := filepath.Join(dir, "late")
+	path := filepath.Join(publicDir(t), "never")
 	d := start(t, fmt.Sprintf(`
 log: {level: debug}
 services:
-  late: {listen: "127.0.0.1:0", run: %s, failures: {after: 3, within: 1m, pause: 300ms, text: "closed"}, refuse_text: {spawn: "sorry"}}
+  never: {listen: "127.0.0.1:0", run: %s, failures: {after: 3, within: 1h, pause: 90m, text: "closed"}, refuse_text: {spawn: "sorry"}}
 `, path))
 	for i, want := range []string{"sorry", "sorry", "sorry", "closed", "closed"} {
-		if got := d.tellsFrom([]string{here, there}[i%2], "late"); got != want {
+		if got := d.tellsFrom([]string{here, there}[i%2], "never"); got != want {
 			t.Errorf("time %d: the client is told %q, not %q", i, got, want)
 		}
 	}
 	r := d.await(func(r record) bool { return r.is("paused") })
-	if want := "cannot execute " + path + ": ENOENT "; !strings.HasPrefix(r.text("error"), want) || r.number("seconds") != 0.3 || r["level"] != "warn" {
+	if want := "cannot execute " + path + ": ENOENT "; !strings.HasPrefix(r.text("error"), want) || r.number("seconds") != 5400 || r["level"] != "warn" {
 		t.Errorf("the record of the pause is %v", r)
 	}
 	if _, narrow := r["source_only"]; narrow || r.text("conn") == "" || r.text("peer") == "" {
 		t.Errorf("the record of the pause is %v", r)
 	}
-	if why := d.refusedFor("late", "failing", 1).text("error"); !strings.HasPrefix(why, "the program keeps failing, the next try in ") {
+	if why := d.refusedFor("never", "failing", 1).text("error"); !strings.HasPrefix(why, "the program keeps failing, the next try in ") {
 		t.Errorf("the record says %q", why)
 	}
+	if n := d.timesSaid("paused"); n != 1 {
+		t.Errorf("of the pause is told %d times", n)
+	}
+}
+
+// Once the program is there, a service that has paused goes on by itself.
+func TestFailingServiceRecovers(t *testing.T) {
+	t.Parallel()
+	dir := publicDir(t)
+	d := start(t, fmt.Sprintf(`
+log: {level: debug}
+services:
+  late: {listen: "127.0.0.1:0", run: %s/late, failures: {after: 3, within: 1h, pause: 300ms, text: "closed"}, refuse_text: {spawn: "sorry"}}
+`, dir))
 	eventually(t, func() error { // it is tried again, in vain
-		if got := d.tellsFrom(here, "late"); got != "sorry" {
-			return fmt.Errorf("the client is told %q", got)
+		if got := d.tellsFrom(here, "late"); got != "sorry" && got != "closed" {
+			t.Errorf("the client is told %q", got)
+		}
+		if n := d.timesSaid("paused"); n < 2 {
+			return fmt.Errorf("it has paused %d times", n)
 		}
 		return nil
 	})
@@ -94,35 +111,34 @@ services:
 // only if their programs fail as well.
 func TestFailuresOfOneSource(t *testing.T) {
 	t.Parallel()
-	d := start(t, fmt.Sprintf(`
+	const quick = time.Second // who lives for longer has come up, and its end is no failure
+	inTime(t, quick, func() error {
+		d := start(t, fmt.Sprintf(`
 services:
-  frail: {listen: "127.0.0.1:0", %s, failures: {after: 3, within: 1m, pause: 1h, text: "closed"}}
+  frail: {listen: "127.0.0.1:0", %s, failures: {after: 3, within: 1h, pause: 1h, text: "closed"}}
 `, shell(`read x; test $x = kill && kill -KILL $$; exit $x`)))
-	asks := func(from, what, want string) {
-		t.Helper()
-		c := d.from(from, "frail")
-		fmt.Fprintln(c, what)
-		d.hears(c, want)
-		d.settled()
-	}
-	asks(here, "0", "")
-	for range 3 {
-		asks(there, "7", "")
-	}
-	asks(there, "0", "closed")
-	r := d.await(func(r record) bool { return r.is("paused") })
-	if !strings.HasPrefix(r.text("error"), "the program exited with status 7 after ") || r["source_only"] != true || r.number("seconds") != 3600 {
-		t.Errorf("the record of the pause is %v", r)
-	}
-	asks(here, "0", "")
-	for range 3 {
-		asks(here, "kill", "")
-	}
-	asks("127.0.0.3", "0", "closed")
-	r = d.awaitMany(2, func(r record) bool { return r.is("paused") })[1]
-	if _, narrow := r["source_only"]; narrow || !strings.HasPrefix(r.text("error"), "the program was ended by SIGKILL after ") {
-		t.Errorf("the record of the other pause is %v", r)
-	}
+		for i, x := range []struct{ from, says, hears string }{
+			{here, "0", ""}, {there, "7", ""}, {there, "7", ""}, {there, "7", ""}, {there, "0", "closed"},
+			{here, "0", ""}, {here, "kill", ""}, {here, "kill", ""}, {here, "kill", ""}, {"127.0.0.3", "0", "closed"},
+		} {
+			c := d.from(x.from, "frail")
+			fmt.Fprintln(c, x.says)
+			got, err := io.ReadAll(c)
+			c.Close()
+			if string(got) != x.hears {
+				return fmt.Errorf("client %d is told %q, %v, and not %q", i, got, err, x.hears)
+			}
+			d.settled()
+		}
+		list := d.awaitMany(2, func(r record) bool { return r.is("paused") })
+		if r := list[0]; !strings.HasPrefix(r.text("error"), "the program exited with status 7 after ") || r["source_only"] != true || r.number("seconds") != 3600 {
+			t.Errorf("the record of the pause is %v", r)
+		}
+		if _, narrow := list[1]["source_only"]; narrow || !strings.HasPrefix(list[1].text("error"), "the program was ended by SIGKILL after ") {
+			t.Errorf("the record of the other pause is %v", list[1])
+		}
+		return nil
+	})
 }
 
 // What superd lacks is no failure of a service.
@@ -152,6 +168,7 @@ func TestPressureOnDescriptors(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			begin := time.Now()
 			d := startCommand(t, withDescriptors(prepare(t, one("few", keys)), 64))
 			const n = 200
 			header := ""
@@ -179,7 +196,7 @@ func TestPressureOnDescriptors(t *testing.T) {
 			if n := d.timesSaid("the limit of open files leaves less room"); n != 1 {
 				t.Errorf("it is said %d times", n)
 			}
-			if n := d.timesSaid("cannot accept connections now"); n > 1 {
+			if n := d.timesSaid("cannot accept connections now"); n > 1+int(time.Since(begin)/time.Minute) {
 				t.Errorf("it is said %d times", n)
 			}
 		})
@@ -218,12 +235,23 @@ func (d *process) talkBehind(c *net.TCPConn, header, text string) {
 // is dealt with, it is said once, and then everybody comes in.
 func TestNoDescriptorsForAMoment(t *testing.T) {
 	t.Parallel()
-	d := start(t, `
+	for patient := 300 * time.Millisecond; !noDescriptorsForAMoment(t, patient); patient *= 3 {
+		if patient > patience {
+			t.Fatalf("who has %s is refused before", patient)
+		}
+	}
+}
+
+// noDescriptorsForAMoment is false where that long was not enough for what has to
+// happen before.
+func noDescriptorsForAMoment(t *testing.T, patient time.Duration) bool {
+	begin := time.Now()
+	d := start(t, strings.ReplaceAll(`
 services:
-  waits: {listen: "127.0.0.1:0", run: /bin/cat, max_per_source: 1, queue: {timeout: 300ms}, refuse_text: "too late"}
-  proxy: {listen: "127.0.0.1:0", run: /bin/cat, proxy_protocol: {from: [127.0.0.1], timeout: 300ms}, refuse_text: "bad"}
+  waits: {listen: "127.0.0.1:0", run: /bin/cat, max_per_source: 1, queue: {timeout: TIME}, refuse_text: "too late"}
+  proxy: {listen: "127.0.0.1:0", run: /bin/cat, proxy_protocol: {from: [127.0.0.1], timeout: TIME}, refuse_text: "bad"}
   cat:   {listen: "127.0.0.1:0", run: /bin/cat}
-`)
+`, "TIME", patient.String()))
 	d.held("waits")
 	held := d.held("cat")
 	parked, silent := d.dial("waits"), d.dial("proxy")
@@ -233,7 +261,15 @@ services:
 	for range 3 {
 		list = append(list, d.dial("cat"))
 	}
-	d.await(func(r record) bool { return strings.HasPrefix(r.text("message"), "cannot accept connections now") })
+	if r := d.await(func(r record) bool {
+		return strings.HasPrefix(r.text("message"), "cannot accept connections now") || r.is("refused")
+	}); r.is("refused") {
+		restore()
+		for _, c := range append(list, held) {
+			c.Close()
+		}
+		return false
+	}
 	d.hears(parked, "too late")
 	d.hears(silent, "bad")
 	d.talk(held, "still here")
@@ -246,9 +282,10 @@ services:
 	d.talk(held, "still here")
 	restore()
 	d.talk(last, "hello")
-	if n := d.timesSaid("cannot accept connections now"); n > 2 { // once for each thread
+	if n := d.timesSaid("cannot accept connections now"); n > 2*(1+int(time.Since(begin)/time.Minute)) { // once for each thread
 		t.Errorf("it is said %d times", n)
 	}
+	return true
 }
 
 // Where the system has no process to give, only those have to wait who need
@@ -262,7 +299,7 @@ services:
 `), someUser+20_000))
 	d.allowProcesses(d.threads() + 1)
 	held := d.held("cat")
-	d.signal(syscall.SIGSTOP)
+	d.stand()
 	const n = 10
 	var list []*net.TCPConn
 	for range n {
@@ -283,6 +320,23 @@ services:
 	held.Close()
 	d.exited("cat", 1)
 	d.held("cat")
+}
+
+// stand has superd stand still until SIGCONT. What clients do meanwhile has been
+// done when it accepts them.
+func (d *process) stand() {
+	d.t.Helper()
+	d.signal(syscall.SIGSTOP)
+	eventually(d.t, func() error {
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.pid()))
+		for _, path := range tasks {
+			text, err := os.ReadFile(path)
+			if state := string(text[strings.LastIndex(string(text), ")")+1:]); err == nil && !strings.HasPrefix(state, " T") {
+				return fmt.Errorf("%s says%s", path, state)
+			}
+		}
+		return nil
+	})
 }
 
 // However many are turned away, superd does not grow.
@@ -320,7 +374,8 @@ services:
 	if now := a.residentKB(); now > memory+8<<10 {
 		t.Errorf("superd has %d KB after all, %d after a fifth", now, memory)
 	}
-	if now := a.threads(); now > threads {
+	const some = 8 // the runtime makes one where another is long in the kernel
+	if now := a.threads(); now > threads+some {
 		t.Errorf("superd has %d threads after all, %d after a fifth", now, threads)
 	}
 	if s := a.counts("denied"); s.Total != uint64(n) || s.Refused != s.Total || s.RefusedBy["address"] != s.Total || s.Live != 0 {
@@ -406,7 +461,7 @@ func TestFlood(t *testing.T) {
 	t.Parallel()
 	a := startAsked(t, `
 services:
-  site: {listen: "127.0.0.1:0", builtin: greeting, max: 20, max_per_source: 5, rate_per_source: 50/s, queue: {length: 50, timeout: 10s}}
+  site: {listen: "127.0.0.1:0", builtin: greeting, max: 20, max_per_source: 5, rate_per_source: 50/s, queue: {length: 50, timeout: 1h}}
 `)
 	request := func() time.Duration {
 		begin := time.Now()
@@ -468,6 +523,7 @@ func TestTermInEachPhase(t *testing.T) {
 	t.Parallel()
 	a := startAsked(t, `
 log: {level: debug}
+drain: 1h
 services:
   header: {listen: "127.0.0.1:0", run: /bin/cat, proxy_protocol: {from: [127.0.0.1], timeout: 1h}, refuse_text: "bye"}
   byte:   {listen: "127.0.0.1:0", run: /bin/cat, timeout: {first_byte: 1h}, refuse_text: "bye"}
@@ -531,24 +587,29 @@ services:
 // also where superd has nothing else to do but to end.
 func TestTermWaitsForReaders(t *testing.T) {
 	t.Parallel()
-	d := start(t, `
+	inTime(t, farewell, func() error {
+		d := start(t, `
+drain: 1h
 services:
   few:  {listen: "127.0.0.1:0", run: /bin/cat, max: 1, queue: {timeout: 1h}, refuse_text: {draining: "we are closing"}}
   echo: {listen: "127.0.0.1:0", builtin: echo}
 `)
-	held, parked := d.held("few"), d.dial("few")
-	d.caughtUp("echo")
-	d.signal(syscall.SIGTERM)
-	if got, err := io.ReadAll(parked); err != nil || string(got) != "we are closing" {
-		t.Errorf("the client is told %q, %v", got, err)
-	}
-	held.Close()
-	d.exited("few", 1)
-	for range 2 { // a reset is told when more is sent
-		if _, err := parked.Write(make([]byte, 1<<19)); err != nil {
-			t.Errorf("what the client sends still: %v", err)
+		held, parked := d.held("few"), d.dial("few")
+		d.caughtUp("echo")
+		d.signal(syscall.SIGTERM)
+		if got, err := io.ReadAll(parked); err != nil || string(got) != "we are closing" {
+			t.Errorf("the client is told %q, %v", got, err)
 		}
-	}
-	parked.Close()
-	d.stopped()
+		held.Close()
+		d.exited("few", 1)
+		var wrong error
+		for range 2 { // a reset is told when more is sent
+			if _, err := parked.Write(make([]byte, 1<<19)); err != nil {
+				wrong = fmt.Errorf("what the client sends still: %w", err)
+			}
+		}
+		parked.Close()
+		d.stopped()
+		return wrong
+	})
 }

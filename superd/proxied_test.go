@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 
 	"superd/superd/internal/control"
@@ -151,7 +152,7 @@ func TestBytesBesideAProxy(t *testing.T) {
 	t.Parallel()
 	d := start(t, `
 services:
-  behind: {listen: "127.0.0.1:0", run: /bin/cat, proxy_protocol: {from: [127.0.0.0/8]}}
+  behind: {listen: "127.0.0.1:0", run: /bin/cat, proxy_protocol: {from: [127.0.0.0/8], timeout: 1h}}
   plain:  {listen: "127.0.0.1:0", run: /bin/cat}
 `)
 	for range 3 { // one after the other in the same memory
@@ -173,7 +174,7 @@ func TestProxyVariables(t *testing.T) {
 	t.Parallel()
 	d := start(t, fmt.Sprintf(`
 services:
-  env: {listen: "127.0.0.1:0", %s, proxy_protocol: {from: [127.0.0.1]}}
+  env: {listen: "127.0.0.1:0", %s, proxy_protocol: {from: [127.0.0.1], timeout: 1h}}
 `, shell("env | grep ^SUPERD_PROXY | sort")))
 	ssl := proxyField(0x20, "\x07\x00\x00\x00\x00"+proxyField(0x21, "TLSv1.3")+proxyField(0x23, "TLS_AES_128_GCM_SHA256")+proxyField(0x22, "client.example"))
 	for fields, want := range map[string]string{
@@ -194,39 +195,53 @@ services:
 // refused.
 func TestProxyRefusals(t *testing.T) {
 	t.Parallel()
-	half := func(c *net.TCPConn) { c.CloseWrite() }
+	const late = "the PROXY header was not complete in proxy_protocol.timeout"
 	list := []struct {
 		name, from, sends string
-		then              func(*net.TCPConn)
+		half, reset       bool // then the client closes its side, or resets the connection
 		why               string
 	}{
-		{"stranger", there, "PROXY TCP4 192.0.2.1 192.0.2.2 4711 25\r\nhello", nil, "it comes from no address of proxy_protocol.from"},
-		{"silent stranger", there, "", nil, "it comes from no address of proxy_protocol.from"},
-		{"no header", here, "GET / HTTP/1.0\r\n\r\n", nil, "the PROXY header is wrong: byte 1: this is not the beginning of a PROXY header"},
-		{"another protocol", here, "PROXY UDP4 ", nil, "the PROXY header is wrong: byte 8: the protocol is none of TCP4, TCP6 and UNKNOWN"},
-		{"too large", here, rawHeader(0x21, 0x11, strings.Repeat("x", 5000)), nil, "the PROXY header is wrong: byte 15: "},
-		{"closed at once", here, "", half, "it closed before the PROXY header was complete"},
-		{"closed within", here, "PROXY TCP4 192.", half, "it closed before the PROXY header was complete"},
-		{"closed within version 2", here, rawHeader(0x21, 0x11, "12345678901\xff")[:20], half, "it closed before the PROXY header was complete"},
-		{"reset within", here, "PROXY TCP4 192.", func(c *net.TCPConn) { reset(c) }, "it closed before the PROXY header was complete"},
-		{"silent", here, "", nil, "the PROXY header was not complete in proxy_protocol.timeout"},
-		{"slow", here, "PROXY TCP4 192.", nil, "the PROXY header was not complete in proxy_protocol.timeout"},
+		{"stranger", there, "PROXY TCP4 192.0.2.1 192.0.2.2 4711 25\r\nhello", false, false, "it comes from no address of proxy_protocol.from"},
+		{"silent stranger", there, "", false, false, "it comes from no address of proxy_protocol.from"},
+		{"no header", here, "GET / HTTP/1.0\r\n\r\n", false, false, "the PROXY header is wrong: byte 1: this is not the beginning of a PROXY header"},
+		{"another protocol", here, "PROXY UDP4 ", false, false, "the PROXY header is wrong: byte 8: the protocol is none of TCP4, TCP6 and UNKNOWN"},
+		{"too large", here, rawHeader(0x21, 0x11, strings.Repeat("x", 5000)), false, false, "the PROXY header is wrong: byte 15: "},
+		{"closed at once", here, "", true, false, "it closed before the PROXY header was complete"},
+		{"closed within", here, "PROXY TCP4 192.", true, false, "it closed before the PROXY header was complete"},
+		{"closed within version 2", here, rawHeader(0x21, 0x11, "12345678901\xff")[:20], true, false, "it closed before the PROXY header was complete"},
+		{"reset within", here, "PROXY TCP4 192.", false, true, "it closed before the PROXY header was complete"},
+		{"silent", here, "", false, false, late},
+		{"slow", here, "PROXY TCP4 192.", false, false, late},
 	}
 	yaml := "log: {level: debug}\nservices:\n"
-	for i := range list {
-		yaml += fmt.Sprintf("  s%d: {listen: '127.0.0.1:0', run: /bin/cat, proxy_protocol: {from: [127.0.0.1], timeout: 700ms}, refuse_text: {proxy: 'no'}}\n", i)
+	for i, x := range list {
+		yaml += fmt.Sprintf("  s%d: {listen: '127.0.0.1:0', run: /bin/cat, proxy_protocol: {from: [127.0.0.1], timeout: %s}, refuse_text: {proxy: 'no'}}\n",
+			i, ifElse(x.why == late, "700ms", "1h"))
 	}
 	d := start(t, yaml)
 	clients := make([]*net.TCPConn, len(list))
+	d.stand()
 	for i, x := range list {
 		clients[i] = d.from(x.from, fmt.Sprint("s", i))
 		io.WriteString(clients[i], x.sends)
-		if x.then != nil {
-			x.then(clients[i])
+		if x.half {
+			clients[i].CloseWrite()
+		}
+	}
+	d.signal(syscall.SIGCONT)
+	for i, x := range list {
+		if x.reset { // once it is accepted: else nobody has come
+			eventually(t, func() error {
+				if n := len(connectedTo(t, d, fmt.Sprint("s", i))); n != 1 {
+					return fmt.Errorf("%d are accepted", n)
+				}
+				return nil
+			})
+			reset(clients[i])
 		}
 	}
 	for i, x := range list {
-		if !strings.HasPrefix(x.name, "reset") {
+		if !x.reset {
 			d.hears(clients[i], "no")
 		}
 		r := d.refusedFor(fmt.Sprint("s", i), "proxy", 1)
@@ -257,9 +272,9 @@ func TestProxiedClientsAreTold(t *testing.T) {
 	t.Parallel()
 	d := startAsked(t, `
 services:
-  rules: {listen: "127.0.0.1:0", run: /bin/cat, proxy_protocol: {from: [127.0.0.1]}, deny: [192.0.2.66, 127.0.0.1], refuse_text: "no"}
-  few:   {listen: "127.0.0.1:0", run: /bin/cat, proxy_protocol: {from: [127.0.0.1]}, max_per_source: 1, on_limit: refuse,
-          ban: {after: 2, for: 1h}, refuse_text: {source-limit: "one", banned: "banned", proxy: "bad"}}
+  rules: {listen: "127.0.0.1:0", run: /bin/cat, proxy_protocol: {from: [127.0.0.1], timeout: 1h}, deny: [192.0.2.66, 127.0.0.1], refuse_text: "no"}
+  few:   {listen: "127.0.0.1:0", run: /bin/cat, proxy_protocol: {from: [127.0.0.1], timeout: 1h}, max_per_source: 1, on_limit: refuse,
+          ban: {after: 2, within: 1h, for: 1h}, refuse_text: {source-limit: "one", banned: "banned", proxy: "bad"}}
 `)
 	d.hears(d.through("192.0.2.66", "rules"), "no")
 	if r := d.refusedFor("rules", "address", 1); r.text("peer") != "192.0.2.66:4711" || r.text("local") != "192.0.2.99:25" {
@@ -355,7 +370,7 @@ func TestFirstByte(t *testing.T) {
 services:
   patient: {listen: "127.0.0.1:0", run: /bin/cat, timeout: {first_byte: 1h}, deny: [127.0.0.2], refuse_text: "no"}
   hasty:   {listen: "127.0.0.1:0", run: /bin/cat, timeout: {first_byte: 200ms}, refuse_text: "no"}
-  proxied: {listen: "127.0.0.1:0", run: /bin/cat, timeout: {first_byte: 1h}, proxy_protocol: {from: [127.0.0.1]}}
+  proxied: {listen: "127.0.0.1:0", run: /bin/cat, timeout: {first_byte: 1h}, proxy_protocol: {from: [127.0.0.1], timeout: 1h}}
   echo:    {listen: "127.0.0.1:0", builtin: echo}
 `)
 	silent, proxied := a.dial("patient"), a.through("192.0.2.1", "proxied")

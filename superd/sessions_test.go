@@ -31,13 +31,41 @@ func dialogue(t testing.TB, c net.Conn, text string) string {
 	return receive(t, c)
 }
 
+// never is the time of peers who are to stay, however long something stands still;
+// endPeers ends their programs.
+const never = `timeout: {idle: 1h}, `
+
+func (a asked) endPeers() {
+	a.t.Helper()
+	a.told("kill", "--source", "127.0.0.0/8")
+}
+
+// A program ends when its peer has been idle.
+func TestIdlePeersAtOnce(t *testing.T) {
+	t.Parallel()
+	const peers = 20
+	d := start(t, several("echo", `listen: "udp:127.0.0.1:0", timeout: {idle: 300ms, stop: 1h}, run: `+yamlList(installed(t, "cat"))))
+	all := map[string]bool{}
+	for range peers {
+		c := d.dialUDP("echo")
+		all[c.LocalAddr().String()] = true
+		sendTo(t, c, "x")
+	}
+	for _, r := range d.exited("echo", peers) {
+		if r.text("reason") != "timeout.idle" || r.number("status") != 0 || !all[r.text("peer")] || r.number("bytes_out") != 1 {
+			t.Errorf("it is recorded as %v", r)
+		}
+		delete(all, r.text("peer"))
+	}
+}
+
 // Each peer has a program of its own, which gets all of its datagrams and no
-// others, and ends when the peer has been idle. As clients by UDP do, these send
-// again what is not answered: the kernel drops what its buffer has no room for.
+// others. As clients by UDP do, these send again what is not answered: the kernel
+// drops what its buffer has no room for.
 func TestManyPeersAtOnce(t *testing.T) {
 	t.Parallel()
 	const peers, each = 200, 5
-	d := start(t, several("sum", `listen: "udp:127.0.0.1:0", timeout: {idle: 5s}, `+teller(t, `syswrite STDOUT, "$$ " . length() . " " . unpack("%32C*", $_)`)))
+	d := startAsked(t, several("sum", `listen: "udp:127.0.0.1:0", `+never+teller(t, `syswrite STDOUT, "$$ " . length() . " " . unpack("%32C*", $_)`)))
 	var all sync.WaitGroup
 	for i := range peers {
 		c := d.dialUDP("sum")
@@ -61,9 +89,10 @@ func TestManyPeersAtOnce(t *testing.T) {
 		}()
 	}
 	all.Wait()
+	d.endPeers()
 	seen := map[string]bool{}
 	for _, r := range d.exited("sum", peers) {
-		if r.text("reason") != "timeout.idle" || r.number("status") != 0 || seen[r.text("peer")] || r.number("bytes_out") == 0 {
+		if r.text("reason") != "kill" || seen[r.text("peer")] || r.number("bytes_out") == 0 {
 			t.Errorf("it is recorded as %v", r)
 		}
 		seen[r.text("peer")] = true
@@ -95,7 +124,7 @@ func insist(c net.Conn, text []byte, second string) []string {
 func TestDatagramsOfAllSizes(t *testing.T) {
 	needIPv6(t)
 	t.Parallel()
-	d := start(t, several("echo", `listen: ["udp:127.0.0.1:0", "udp:[::1]:0"], timeout: {idle: 1s}, run: `+yamlList(installed(t, "cat"))))
+	d := startAsked(t, several("echo", `listen: ["udp:127.0.0.1:0", "udp:[::1]:0"], `+never+`run: `+yamlList(installed(t, "cat"))))
 	total := 0
 	for i, address := range d.addresses("echo") {
 		c := dialUDP(t, address)
@@ -107,6 +136,7 @@ func TestDatagramsOfAllSizes(t *testing.T) {
 			}
 		}
 	}
+	d.told("kill", "--service", "echo")
 	in, out := 0, 0
 	for _, r := range d.exited("echo", 2) {
 		in, out = in+int(r.number("bytes_in")), out+int(r.number("bytes_out"))
@@ -147,7 +177,7 @@ func TestAnswersFromTheRightAddress(t *testing.T) {
 // One client that sends to two addresses from one socket has two sessions.
 func TestOnePeerAtTwoAddresses(t *testing.T) {
 	t.Parallel()
-	d := start(t, several("pid", `listen: "udp:0.0.0.0:0", timeout: {idle: 1s}, `+teller(t, `syswrite STDOUT, $$`)))
+	d := startAsked(t, several("pid", `listen: "udp:0.0.0.0:0", `+never+teller(t, `syswrite STDOUT, $$`)))
 	p := port(strings.TrimPrefix(d.address("pid"), "udp:"))
 	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
@@ -172,6 +202,7 @@ func TestOnePeerAtTwoAddresses(t *testing.T) {
 	if pids["127.0.0.1"] == pids["127.0.0.2"] {
 		t.Errorf("both addresses have one program")
 	}
+	d.endPeers()
 	d.exited("pid", 2)
 }
 
@@ -208,8 +239,8 @@ func TestUnixPeers(t *testing.T) {
 	dir := publicDir(t)
 	os.Chmod(dir, 0o777)
 	path := filepath.Join(dir, "s")
-	d := start(t, several("u", fmt.Sprintf(`listen: {address: "unix:%s", type: datagram, mode: "0666"}, timeout: {idle: 1s}, %s`, path,
-		teller(t, `print STDERR "got $_"; syswrite STDOUT, "$$ $ENV{UNIXREMOTEEUID} $ENV{IPCREMOTEPATH} $_"`))))
+	d := startAsked(t, several("u", fmt.Sprintf(`listen: {address: "unix:%s", type: datagram, mode: "0666"}, %s%s`, path, never,
+		teller(t, `syswrite STDOUT, "$$ $ENV{UNIXREMOTEEUID} $ENV{IPCREMOTEPATH} $_"; print STDERR "got $_\n"`))))
 	dial := func(own string) net.Conn {
 		var from *net.UnixAddr
 		if own != "" {
@@ -243,6 +274,7 @@ func TestUnixPeers(t *testing.T) {
 	}
 	sendTo(t, dial(""), "nameless")
 	d.await(func(r record) bool { return r.text("text") == "got nameless" })
+	d.told("kill", "--service", "u")
 	dropped := false
 	for _, r := range d.exited("u", 3) {
 		dropped = dropped || r.number("dropped") == 1 && r.number("bytes_out") == 0
@@ -275,9 +307,9 @@ func counted(t *testing.T, c net.Conn, pid string, n int) string {
 func TestReloadKeepsPeers(t *testing.T) {
 	t.Parallel()
 	service := func(name, listen, more string) string {
-		return several(name, `listen: `+listen+`, timeout: {idle: 2s}, `+more+counter(t))
+		return several(name, `listen: `+listen+`, `+never+more+counter(t))
 	}
-	d := start(t, service("a", `"udp:127.0.0.1:0"`, ""))
+	d := startAsked(t, service("a", `"udp:127.0.0.1:0"`, ""))
 	at := d.address("a")
 	before := d.dialUDP("a")
 	pid := counted(t, before, "", 1)
@@ -301,16 +333,17 @@ func TestReloadKeepsPeers(t *testing.T) {
 		t.Error("a new peer gets the program of another")
 	}
 	d.rewrite(5, service("b", `"udp:127.0.0.1:0"`, ""))
+	d.endPeers()
 	d.exited("a", 1)
 	d.exited("c", 1)
 	eventually(t, func() error { // nobody has the socket any more
+		stranger.SetDeadline(time.Now().Add(patience / 100))
 		stranger.Write([]byte("x"))
 		if _, err := stranger.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNREFUSED) {
 			return fmt.Errorf("the port that was left answers %v", err)
 		}
 		return nil
 	})
-	d.idle = d.descriptors() // of another file
 }
 
 // A socket that is left is closed with the last peer that is answered from it,
@@ -367,7 +400,7 @@ func TestLentSocketsKeepPeers(t *testing.T) {
 			more := []string{"z", `listen: "127.0.0.1:0", builtin: echo`}
 			// It answers once more when it reads the end of its input.
 			slow := "run: " + yamlList(installed(t, "perl"), "-e", `sysread STDIN, $_, 65536; syswrite STDOUT, "first"; sysread STDIN, $_, 65536; syswrite STDOUT, "last"`)
-			d := start(t, several(append(more, "a", `listen: "udp:127.0.0.1:0", timeout: {idle: 3s}, `+slow)...))
+			d := start(t, several(append(more, "a", `listen: "udp:127.0.0.1:0", timeout: {idle: 3s, stop: 1h}, `+slow)...))
 			at := d.address("a")
 			c := d.dialUDP("a")
 			if got := dialogue(t, c, "x"); got != "first" {
@@ -391,7 +424,7 @@ func TestLentSocketsKeepPeers(t *testing.T) {
 				<-d.wait
 				return
 			}
-			d.idle = d.descriptors() // of another file
+			d.idle-- // of another file
 		})
 	}
 }
@@ -399,7 +432,7 @@ func TestLentSocketsKeepPeers(t *testing.T) {
 // An upgrade leaves them alone as well, those too who wait.
 func TestUpgradeKeepsPeers(t *testing.T) {
 	t.Parallel()
-	d := startAsked(t, several("a", `listen: "udp:0.0.0.0:0", timeout: {idle: 3s}, max: 2, queue: {timeout: 20s}, `+counter(t)))
+	d := startAsked(t, several("a", `listen: "udp:0.0.0.0:0", `+never+`max: 2, queue: {timeout: 1h}, `+counter(t)))
 	p := port(strings.TrimPrefix(d.address("a"), "udp:"))
 	one, two, three := dialUDP(t, "127.0.0.1:"+p), dialUDP(t, "127.0.0.2:"+p), dialUDP(t, "127.0.0.3:"+p)
 	first, second := counted(t, one, "", 1), counted(t, two, "", 1)
@@ -415,11 +448,14 @@ func TestUpgradeKeepsPeers(t *testing.T) {
 		counted(t, one, first, i+2)
 		counted(t, two, second, i+2)
 	}
-	if f := strings.Fields(receive(t, three)); len(f) != 3 || f[1] != "1" || f[2] != "waits" { // when one of the others has ended
+	d.endPeers() // but for who waits
+	if f := strings.Fields(receive(t, three)); len(f) != 3 || f[1] != "1" || f[2] != "waits" {
 		t.Errorf("who has waited gets %q", f)
 	}
+	d.exited("a", 2)
+	d.endPeers()
 	for _, r := range d.exited("a", 3) {
-		if r.number("bytes_in") != 20 && r.number("bytes_in") != 5 || r.text("reason") != "timeout.idle" || r.number("status") != 0 {
+		if r.number("bytes_in") != 20 && r.number("bytes_in") != 5 || r.text("reason") != "kill" {
 			t.Errorf("it is recorded as %v", r)
 		}
 	}
@@ -429,7 +465,7 @@ func TestUpgradeKeepsPeers(t *testing.T) {
 // to those who wait.
 func TestUpgradeFindsMoreOfWhoWaits(t *testing.T) {
 	t.Parallel()
-	d := startAsked(t, several("a", `listen: "udp:127.0.0.1:0", timeout: {idle: 5s}, max: 1, queue: {timeout: 20s}, `+counter(t)))
+	d := startAsked(t, several("a", `listen: "udp:127.0.0.1:0", `+never+`max: 1, queue: {timeout: 1h}, `+counter(t)))
 	first, second := d.dialUDP("a"), d.dialUDP("a")
 	pid := counted(t, first, "", 1)
 	quit, sent := make(chan struct{}), make(chan struct{})
@@ -458,16 +494,19 @@ func TestUpgradeFindsMoreOfWhoWaits(t *testing.T) {
 	if f := insist(first, []byte("hello"), "2"); len(f) != 3 || f[0] != pid { // others have filled the socket
 		t.Errorf("who has a program gets %q, not of %s", f, pid)
 	}
+	d.endPeers()
 	if f := strings.Fields(receive(t, second)); len(f) != 3 || f[1] != "1" || f[2] != "hello" {
 		t.Errorf("who has waited gets %q", f)
 	}
+	d.exited("a", 1)
+	d.endPeers()
 	d.exited("a", 2)
 }
 
 // An upgrade finds a socket that only its peers are left of as it is.
 func TestUpgradeKeepsLeftSockets(t *testing.T) {
 	t.Parallel()
-	d := start(t, several("a", `listen: "udp:127.0.0.1:0", timeout: {idle: 2s}, `+counter(t), "z", `listen: "127.0.0.1:0", builtin: echo`))
+	d := startAsked(t, several("a", `listen: "udp:127.0.0.1:0", `+never+counter(t), "z", `listen: "127.0.0.1:0", builtin: echo`))
 	c := d.dialUDP("a")
 	pid := counted(t, c, "", 1)
 	d.rewrite(1, several("z", `listen: "127.0.0.1:0", builtin: echo`))
@@ -479,6 +518,7 @@ func TestUpgradeKeepsLeftSockets(t *testing.T) {
 	if r := d.await(func(r record) bool { return r.is("refused") }); r.text("reason") != "draining" {
 		t.Errorf("a stranger is recorded as %v", r)
 	}
+	d.endPeers()
 	d.exited("a", 1)
 	d.idle-- // the socket that was left
 }
@@ -489,11 +529,11 @@ func TestReloadBringsUnixSocketsBack(t *testing.T) {
 	t.Parallel()
 	dir := publicDir(t)
 	os.Chmod(dir, 0o777)
-	rest := `, timeout: {idle: 2s}, ` + counter(t)
+	rest := `, ` + never + counter(t)
 	path, abstract := filepath.Join(dir, "s"), "@superd-test-"+filepath.Base(dir)
 	with := several("p", fmt.Sprintf(`listen: {address: "unix:%s", type: datagram, mode: "0666"}`, path)+rest,
 		"a", fmt.Sprintf(`listen: {address: "unix:%s", type: datagram}`, abstract)+rest)
-	d := start(t, with)
+	d := startAsked(t, with)
 	n := 0
 	dial := func(to string) net.Conn {
 		n++
@@ -527,22 +567,26 @@ func TestReloadBringsUnixSocketsBack(t *testing.T) {
 		}
 	}
 	for _, service := range []string{"p", "a"} {
+		d.told("kill", "--service", service)
 		d.exited(service, 2)
 	}
 	if !isSocket(path) {
 		t.Error("the file is gone")
 	}
-	olds[path].SetDeadline(time.Now().Add(patience))
-	if _, err := olds[path].Write([]byte("x")); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("the socket of before is answered with %v", err)
-	}
+	eventually(t, func() error {
+		olds[path].SetDeadline(time.Now().Add(patience / 100))
+		if _, err := olds[path].Write([]byte("x")); !errors.Is(err, syscall.ECONNREFUSED) {
+			return fmt.Errorf("the socket of before is answered with %v", err)
+		}
+		return nil
+	})
 }
 
 // A socket can come to be for programs that receive themselves, and back: peers
 // that have a program are answered by it.
 func TestReloadLendsSockets(t *testing.T) {
 	t.Parallel()
-	d := start(t, several("x", `listen: "udp:127.0.0.1:0", timeout: {idle: 3s}, `+counter(t)))
+	d := startAsked(t, several("x", `listen: "udp:127.0.0.1:0", `+never+counter(t)))
 	at := d.address("x")
 	c := d.dialUDP("x")
 	pid := counted(t, c, "", 1)
@@ -551,7 +595,8 @@ func TestReloadLendsSockets(t *testing.T) {
 		t.Errorf("a program that has the socket answers %q", lent)
 	}
 	d.exited("x", 1)
-	d.rewrite(2, several("x", `listen: "`+at+`", timeout: {idle: 3s}, `+counter(t)))
+	d.rewrite(2, several("x", `listen: "`+at+`", `+never+counter(t)))
 	counted(t, c, pid, 2)
+	d.endPeers()
 	d.exited("x", 2)
 }
