@@ -208,6 +208,7 @@ func TestLogOnFullDisk(t *testing.T) {
 	}
 	cmd := prepare(t, "log: {output: /dev/full, level: debug}\n"+one("echo", "builtin: echo"))
 	stderr := stderrFile(t, cmd)
+	begin := time.Now()
 	d := startSilent(t, cmd, "echo")
 	const n = 50
 	for range n {
@@ -221,8 +222,8 @@ func TestLogOnFullDisk(t *testing.T) {
 		t.Errorf("superd ended with %d", code)
 	}
 	list := recordsIn(t, stderr)
-	if len(list) != 2 || !list[0].is("cannot write the log, lines are dropped") || list[0].text("output") != "/dev/full" ||
-		list[1].number("dropped") < 3*n {
+	if len(list) < 2 || len(list) > 2+int(time.Since(begin)/time.Minute) || !list[0].is("cannot write the log, lines are dropped") ||
+		list[0].text("output") != "/dev/full" || list[len(list)-1].number("dropped") < 3*n {
 		t.Errorf("on stderr is %v", list)
 	}
 }

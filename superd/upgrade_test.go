@@ -90,10 +90,41 @@ func (d *process) attempted(mark int) (list []record) {
 			return false
 		}
 		list = append(list, r)
-		over = r.is("upgraded") || r.is(notUpgraded) || strings.HasPrefix(r.text("message"), errUpgrading.Error())
+		over = r.is("upgraded") || r.givesUp()
 		return over
 	})
 	return list
+}
+
+// givesUp tells whether it is the last record of an upgrade that did not come about.
+func (r record) givesUp() bool {
+	return r.is(notUpgraded) || strings.HasPrefix(r.text("message"), errUpgrading.Error())
+}
+
+// upgradeInto upgrades a superd whose log goes from one place to another with
+// that, and tries again while it gives up.
+func (d *process) upgradeInto(from, to func() []record, done func(record) bool) {
+	d.t.Helper()
+	failures := func() (n int) {
+		for _, r := range from() {
+			if r.givesUp() {
+				n++
+			}
+		}
+		return n
+	}
+	known := failures()
+	d.signal(syscall.SIGUSR2)
+	eventually(d.t, func() error {
+		if slices.ContainsFunc(to(), done) {
+			return nil
+		}
+		if n := failures(); n > known {
+			known = n
+			d.signal(syscall.SIGUSR2)
+		}
+		return errors.New("the log does not say where it goes that superd is upgraded")
+	})
 }
 
 // tooSlow tells whether an upgrade was given up since superd or its heir stood
