@@ -461,7 +461,7 @@ func TestFlood(t *testing.T) {
 	t.Parallel()
 	a := startAsked(t, `
 services:
-  site: {listen: "127.0.0.1:0", builtin: greeting, max: 20, max_per_source: 5, rate_per_source: 50/s, queue: {length: 50, timeout: 1h}}
+  site: {listen: "127.0.0.1:0", builtin: greeting, max: 20, max_per_source: 5, rate_per_source: 1/s burst 50, queue: {length: 50, timeout: 1h}}
 `)
 	request := func() time.Duration {
 		begin := time.Now()
