@@ -239,6 +239,7 @@ func TestUpgrade(t *testing.T) {
 			t.Errorf("version, version before, generation and connections are %s", got)
 		}
 		for name, c := range conns {
+			c.SetDeadline(time.Now().Add(patience))
 			a.talk(c, fmt.Sprintf("still %s after %d\n", name, i))
 		}
 	}
@@ -804,16 +805,19 @@ func TestBadUpgrade(t *testing.T) {
 		{"another v6only", file(strings.Replace(string(good), `"127.0.0.1:0"`, `"127.0.0.1:0", nice: 99`, 1)), "nice"},
 	} {
 		d.cannotUpgrade(bad.spoil, bad.want)
+		c.SetDeadline(time.Now().Add(patience))
 		d.talk(c, bad.name+"\n")
 		d.held("a").Close()
 	}
 	file(string(good))()
 	d.upgradeNow(1)
+	c.SetDeadline(time.Now().Add(patience))
 	d.talk(c, "at last\n")
 	// Whatever it was started from is gone: then there is nothing to go on as.
 	d.cannotUpgrade(func() { os.Remove(path) }, "no such file")
 	install(t, own, path)
 	d.upgradeNow(2)
+	c.SetDeadline(time.Now().Add(patience))
 	d.talk(c, "and again\n")
 	c.Close()
 }
@@ -1115,6 +1119,7 @@ func TestUpgradeFailsAtTheEnd(t *testing.T) {
 		d.cannotUpgrade(func() {
 			writeFile(t, dir, "interpreter", "#!/bin/sh\necho '"+consent+"7' >&2\nrm "+interpreter+"\n", 0o755)
 		}, "cannot execute "+path+": no such file or directory")
+		c.SetDeadline(time.Now().Add(patience))
 		d.talk(c, "still here\n")
 		d.held("a").Close()
 		if got := d.ask("limit", ""); got != limit {
