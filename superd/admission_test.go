@@ -67,6 +67,7 @@ func (d *process) comesIn(address, service string) (c *net.TCPConn) {
 // hears wants the client to be told a text, and then the end, in order.
 func (d *process) hears(c *net.TCPConn, want string) {
 	d.t.Helper()
+	renew(c)
 	if got, err := io.ReadAll(c); err != nil || string(got) != want {
 		d.t.Errorf("the client is told %q, %v, not %q", got, err, want)
 	}

@@ -332,6 +332,7 @@ func (d *process) ask(service, input string) string {
 // talk sends text, which the service has to send back.
 func (d *process) talk(c net.Conn, text string) {
 	d.t.Helper()
+	renew(c)
 	if _, err := io.WriteString(c, text); err != nil {
 		d.t.Fatal(err)
 	}
@@ -340,6 +341,10 @@ func (d *process) talk(c net.Conn, text string) {
 		d.t.Fatalf("%q came back as %q, %v", text, back[:n], err)
 	}
 }
+
+// renew has a connection wait as long as anything may take, however much of
+// that went into what came before.
+func renew(c net.Conn) { c.SetDeadline(time.Now().Add(patience)) }
 
 // held connects to a service that sends back what it gets, and returns when
 // its program runs.
@@ -353,6 +358,7 @@ func (d *process) held(service string) *net.TCPConn {
 // closed wants no more from the other end but its close.
 func (d *process) closed(c net.Conn) {
 	d.t.Helper()
+	renew(c)
 	if rest, err := io.ReadAll(c); err != nil || len(rest) > 0 {
 		d.t.Errorf("instead of the end came %q, %v", rest, err)
 	}

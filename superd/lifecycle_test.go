@@ -46,6 +46,7 @@ func (r record) ended(ending, reason string) error {
 // line is the next line that a program sends.
 func line(t testing.TB, c net.Conn) string {
 	t.Helper()
+	renew(c)
 	text, err := readLine(c)
 	if err != nil {
 		t.Fatalf("after %q: %v", text, err)

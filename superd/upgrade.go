@@ -254,7 +254,7 @@ const (
 	longestDepart  = 100 * time.Millisecond // for children on their way to their programs
 	longestAnswers = 3 * time.Second        // for answers at the administrative socket
 	longestFlush   = time.Second            // of the log, before the pause
-	lastFlush      = 100 * time.Millisecond // and in it; what is not written then is counted as dropped
+	lastFlush      = time.Second            // and in it; what is not written then is counted as dropped
 )
 
 // handOver has p take superd's place; it returns only if that fails, with
