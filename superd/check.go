@@ -88,6 +88,11 @@ func (d *daemon) placeProblems(c *config.Config) (list config.Problems) {
 			list = append(list, webProblem(&c.HTTP, at, err))
 		}
 	}
+	if c.Control.Group != "" {
+		if _, _, err := d.engine.System().GroupID(c.Control.Group); err != nil {
+			list = append(list, c.Problem("control.group", err.Error(), ""))
+		}
+	}
 	if !c.Control.PathSet {
 		return list // superd does without it then
 	}

@@ -609,6 +609,41 @@ func TestSocketForAGroup(t *testing.T) {
 	}
 }
 
+// The group that the file names may ask, from the first moment and after a
+// reload; one that the machine does not know is a mistake of the file.
+func TestGroupOfTheSocket(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	socket := filepath.Join(publicDir(t), "socket")
+	file := func(group string) string {
+		return "control: {path: " + socket + ", mode: \"0660\"" + group + "}\n" + one("cat", "run: /bin/cat")
+	}
+	a := asked{start(t, file(fmt.Sprintf(", group: %d", someUser))), socket}
+	asks := func(want int) {
+		t.Helper()
+		if code, _, complaints := finished(t, asUser(t, superd("status", "--socket", socket), someUser)); code != want {
+			t.Errorf("one of the group ends with %d and %s", code, complaints)
+		}
+	}
+	asks(0)
+	a.process.rewrite(1, file(""))
+	asks(1)
+	a.process.rewrite(2, file(fmt.Sprintf(", group: %d", someUser)))
+	asks(0)
+	a.upgradeNow(1)
+	asks(0)
+	if err := os.WriteFile(a.config(), []byte(file(", group: nosuch")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []string{"check", "run", "reload"} {
+		code, _, complaints := finished(t, superd(verb, "-c", a.config()))
+		if want := "control.group: no such group: nosuch"; code != 1 || !strings.Contains(complaints, want) {
+			t.Errorf("%s ends with %d and %s", verb, code, complaints)
+		}
+	}
+	asks(0)
+}
+
 // TestCurl is a client that others have written.
 func TestCurl(t *testing.T) {
 	t.Parallel()

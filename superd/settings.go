@@ -23,6 +23,7 @@ type settings struct {
 	config   *config.Config
 	log      *event.Change
 	server   *control.Server // that there will be; nil for none
+	rights   control.Rights  // of its socket
 	web      []*control.Web
 	opened   []*control.Web // of those, that are new
 }
@@ -64,6 +65,11 @@ func (s *settings) prepareLog() config.Problems {
 func (s *settings) prepareControl() config.Problems {
 	o, c := s.operator, &s.config.Control
 	path := socketOf(c)
+	rights, err := o.rights(c)
+	if err != nil {
+		return config.Problems{s.config.Problem("control.group", err.Error(), "")}
+	}
+	s.rights = rights
 	switch {
 	case path == "" && o.server == nil && o.daemon.serving:
 		return nil // as before
@@ -74,7 +80,7 @@ func (s *settings) prepareControl() config.Problems {
 		s.server = o.server
 		return nil
 	}
-	server, err := control.Open(o.options(c, path))
+	server, err := control.Open(o.options(c, path, rights))
 	switch {
 	case err == nil:
 		s.server = server
@@ -86,10 +92,25 @@ func (s *settings) prepareControl() config.Problems {
 	return nil
 }
 
-func (o *operator) options(c *config.Control, path string) control.Options {
+// rights are those that the file gives the administrative socket. Its group is
+// superd's own again where the file before named one.
+func (o *operator) rights(c *config.Control) (control.Rights, error) {
+	r := control.Rights{Mode: os.FileMode(c.Mode), Group: -1}
+	switch {
+	case c.Group != "":
+		gid, _, err := o.daemon.engine.System().GroupID(c.Group)
+		r.Group = int(gid)
+		return r, err
+	case o.settings != nil && o.settings.config.Control.Group != "":
+		r.Group = os.Getegid()
+	}
+	return r, nil
+}
+
+func (o *operator) options(c *config.Control, path string, r control.Rights) control.Options {
 	return control.Options{
 		Path:          path,
-		Mode:          os.FileMode(c.Mode),
+		Rights:        r,
 		MakeDirectory: makesDirectory(c, path),
 		Above:         o.daemon.engine.Above,
 		Complain:      o.complain,
@@ -183,7 +204,7 @@ func (s *settings) apply() {
 		}
 	}
 	if server != nil && server == s.server {
-		s.setMode()
+		s.setRights()
 	}
 	if !o.daemon.serving {
 		return // serve comes
@@ -196,8 +217,8 @@ func (s *settings) apply() {
 	}
 }
 
-func (s *settings) setMode() {
-	if err := s.server.SetMode(os.FileMode(s.config.Control.Mode)); err != nil {
+func (s *settings) setRights() {
+	if err := s.server.SetRights(s.rights); err != nil {
 		s.operator.daemon.log.Warn("cannot change the rights of the administrative socket", event.F("path", s.server.Path()), event.F("error", err.Error()))
 	}
 }
@@ -213,7 +234,7 @@ func (s *settings) announce() {
 func (o *operator) take(in *inheritance) {
 	complain := func(err error) { o.daemon.log.Warn(err.Error()) }
 	if in.Control != nil {
-		server, err := control.Resume(in.Control, o.options(&config.Control{}, in.Control.Path))
+		server, err := control.Resume(in.Control, o.options(&config.Control{}, in.Control.Path, control.Rights{}))
 		if err != nil {
 			complain(err)
 		} else {

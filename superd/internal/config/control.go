@@ -13,6 +13,7 @@ type Control struct {
 	Path    string // of the administrative socket; where PathSet is false, root's default
 	PathSet bool   // the file names it
 	Mode    int    // 0 to 0777
+	Group   string // an account name or number; "" for superd's own
 	At      Position
 }
 
@@ -45,7 +46,8 @@ const longestSocketPath = 107
 
 func (s section) control() Control {
 	path, mode := s.get("control.path"), s.get("control.mode")
-	c := Control{Path: s.filePath("control.path"), PathSet: s.written("control.path"), Mode: s.mode("control.mode"), At: path.at}
+	c := Control{Path: s.filePath("control.path"), PathSet: s.written("control.path"), Mode: s.mode("control.mode"),
+		Group: s.account("control.group"), At: path.at}
 	if len(c.Path) > longestSocketPath {
 		s.d.bad(path, fmt.Sprintf("has %d bytes, at most %d fit into a socket's address", len(c.Path), longestSocketPath), "")
 	}

@@ -372,8 +372,8 @@ admission.yaml:16:33: services.hours.hours[1]: the comma before "13:00-17:00" be
 }
 
 func checkControl(t *testing.T, c *Config) {
-	equal(t, c.Control, Control{"/run/other/superd.sock", true, 0o666, Position{"control.yaml", 2, 9}})
-	equal(t, Problems(c.Warnings).Error(), "control.yaml:3:9: control.mode: lets every user of this machine ask superd who is connected")
+	equal(t, c.Control, Control{"/run/other/superd.sock", true, 0o666, "adm", Position{"control.yaml", 2, 9}})
+	equal(t, Problems(c.Warnings).Error(), "control.yaml:4:9: control.mode: lets every user of this machine ask superd who is connected")
 }
 
 func checkHTTP(t *testing.T, c *Config) {

@@ -167,6 +167,8 @@ var table = []Key{
 		Doc: "path of the administrative socket"},
 	{Path: "control.mode", Kind: Mode, Default: `"0600"`,
 		Doc: "permissions of the administrative socket; orders are root's and superd's own user's in any case"},
+	{Path: "control.group", Kind: Account,
+		Doc: "group of the administrative socket, for whom mode opens it; superd's own when absent"},
 
 	{Path: "http", Kind: Mapping, Doc: "metrics and health over HTTP; off when absent"},
 	{Path: "http.listen", Kind: Text, Forms: `HOST:PORT or "[IPV6]:PORT"`,

@@ -33,7 +33,7 @@ func (s *Server) Carry() Carried {
 // Resume goes on with the socket, where its path still leads to it; else it is
 // closed. Path and mode of the options are not looked at.
 func Resume(c *Carried, o Options) (*Server, error) {
-	was := identity{c.Device, c.Inode, c.Mode}
+	was := identity{device: c.Device, inode: c.Inode, mode: c.Mode}
 	now, err := identify(c.Path)
 	if err == nil && !now.same(was) {
 		err = errors.New("another file is there")

@@ -99,7 +99,7 @@ func high(fd int) (int, error) {
 }
 
 func options(t *testing.T, path string) Options {
-	return Options{Path: path, Mode: 0o600, Above: high, Complain: func(what string, err error) { t.Errorf("%s: %v", what, err) }}
+	return Options{Path: path, Rights: Rights{0o600, -1}, Above: high, Complain: func(what string, err error) { t.Errorf("%s: %v", what, err) }}
 }
 
 // serve is a server that has a fake behind it, at a path of its own.

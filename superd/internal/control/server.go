@@ -59,10 +59,16 @@ type Server struct {
 // Options say where and how the administrative socket is opened.
 type Options struct {
 	Path          string
-	Mode          fs.FileMode                  // of the socket; who may write there may ask
+	Rights        Rights                       // of the socket; who may write there may ask
 	MakeDirectory bool                         // where the directory of Path is missing
 	Above         func(fd int) (int, error)    // moves a descriptor out of accept's way
 	Complain      func(what string, err error) // hears of what is wrong in superd itself
+}
+
+// Rights are those of the socket's file.
+type Rights struct {
+	Mode  fs.FileMode
+	Group int // its number; -1 to leave it as it is
 }
 
 // Open opens the administrative socket. Clients wait until Serve. Close frees
@@ -81,7 +87,7 @@ func open(o Options) (*Server, error) {
 			return nil, err
 		}
 	}
-	fd, err := openSocket(o.Path, o.Mode)
+	fd, err := openSocket(o.Path, o.Rights)
 	if err != nil {
 		return nil, err
 	}
@@ -102,17 +108,19 @@ func newServer(fd int, o Options) (*Server, error) {
 	return s, nil
 }
 
-// SetMode changes the rights of the socket, unless its path leads to another
+// SetRights changes the rights of the socket, unless its path leads to another
 // file by now.
-func (s *Server) SetMode(mode fs.FileMode) error {
+func (s *Server) SetRights(r Rights) error {
 	now, err := identify(s.path)
-	if err == nil && !now.same(s.own) {
-		err = errors.New("the socket is not there any more")
+	switch {
+	case err != nil:
+		return err
+	case !now.same(s.own):
+		return errors.New("the socket is not there any more")
+	case fs.FileMode(now.mode).Perm() == r.Mode.Perm() && (r.Group < 0 || uint32(r.Group) == now.group):
+		return nil
 	}
-	if err == nil && fs.FileMode(now.mode).Perm() != mode.Perm() {
-		err = unix.Chmod(s.path, uint32(mode.Perm()))
-	}
-	return err
+	return r.apply(s.path)
 }
 
 // Reachable tells whether the socket's path leads to it still.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -16,10 +15,10 @@ import (
 // (sockaddr_un, unix(7)).
 const longestPath = 107
 
-// openSocket makes a listening unix socket at path with exactly the rights of
-// mode. A socket at which nobody answers any more is replaced. Anything else
+// openSocket makes a listening unix socket at path with exactly the rights
+// that are asked for. A socket at which nobody answers any more is replaced. Anything else
 // that is there stays. The descriptor is the caller's.
-func openSocket(path string, mode fs.FileMode) (fd int, err error) {
+func openSocket(path string, r Rights) (fd int, err error) {
 	if len(path) > longestPath {
 		return -1, fmt.Errorf("the path has %d bytes, at most %d fit into a socket's address", len(path), longestPath)
 	}
@@ -27,7 +26,7 @@ func openSocket(path string, mode fs.FileMode) (fd int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	if err = bindSocket(fd, path, mode); err == nil {
+	if err = bindSocket(fd, path, r); err == nil {
 		err = unix.Listen(fd, math.MaxInt32) // the kernel makes it net.core.somaxconn
 	}
 	if err != nil {
@@ -40,8 +39,8 @@ func openSocket(path string, mode fs.FileMode) (fd int, err error) {
 // bindSocket binds fd, once more where a dead socket was in the way. The mode
 // that fd has before is the most that the file gets: the umask takes from it,
 // so that there is no moment in which the file has wider rights.
-func bindSocket(fd int, path string, mode fs.FileMode) error {
-	if err := unix.Fchmod(fd, uint32(mode.Perm())); err != nil {
+func bindSocket(fd int, path string, r Rights) error {
+	if err := unix.Fchmod(fd, uint32(r.Mode.Perm()&^ofGroup)); err != nil {
 		return err
 	}
 	err := unix.Bind(fd, &unix.SockaddrUnix{Name: path})
@@ -53,7 +52,28 @@ func bindSocket(fd int, path string, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	return unix.Chmod(path, uint32(mode.Perm())) // what the umask has taken
+	if err = r.apply(path); err != nil {
+		unix.Unlink(path)
+	}
+	return err
+}
+
+// ofGroup are the rights that are given when the file has its group.
+const ofGroup = 0o070
+
+func (r Rights) apply(path string) error {
+	if r.Group >= 0 {
+		err := unix.Chmod(path, uint32(r.Mode.Perm()&^ofGroup))
+		if err == nil {
+			err = unix.Chown(path, -1, r.Group)
+		}
+		if err == unix.EPERM {
+			return fmt.Errorf("superd is not in group %d, and only root can give it to another: %w", r.Group, err)
+		} else if err != nil {
+			return err
+		}
+	}
+	return unix.Chmod(path, uint32(r.Mode.Perm())) // what the umask has taken, too
 }
 
 // removeDead removes the socket at path unless somebody answers there.
@@ -78,6 +98,7 @@ func removeDead(path string) error {
 type identity struct {
 	device, inode uint64
 	mode          uint32
+	group         uint32
 }
 
 // same tells whether a file is the same, whatever its rights are by now.
@@ -98,7 +119,7 @@ func identify(path string) (identity, error) {
 	if err := unix.Lstat(path, &s); err != nil {
 		return identity{}, err
 	}
-	return identity{s.Dev, s.Ino, s.Mode}, nil
+	return identity{s.Dev, s.Ino, s.Mode, s.Gid}, nil
 }
 
 // answers tells whether anybody listens at path, and who. It does not wait: a

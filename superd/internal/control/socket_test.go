@@ -19,7 +19,7 @@ func TestSocketRights(t *testing.T) {
 		for _, mode := range []os.FileMode{0o600, 0o660, 0o666, 0o640, 0} {
 			before := unix.Umask(umask)
 			o := options(t, filepath.Join(dir, "socket"))
-			o.Mode = mode
+			o.Rights.Mode = mode
 			s, err := Open(o)
 			unix.Umask(before)
 			if err != nil {
@@ -246,5 +246,40 @@ func TestClientOfSomethingElse(t *testing.T) {
 			t.Errorf("%q: %v", answer, err)
 		}
 		l.Close()
+	}
+}
+
+// The socket has its group before anybody of it may enter, and gets another
+// while it is open. Only root can give it to a group that it is not in.
+func TestSocketGroup(t *testing.T) {
+	const other = 54321
+	o := options(t, filepath.Join(t.TempDir(), "socket"))
+	o.Rights = Rights{0o660, other}
+	if os.Geteuid() != 0 {
+		if _, err := Open(o); !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "superd is not in group 54321") {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(o.Path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("it is left there: %v", err)
+		}
+		return
+	}
+	s := patientServer(t, o)
+	defer s.Close()
+	has := func(want identity) {
+		t.Helper()
+		if got, err := identify(o.Path); err != nil || got.mode != unix.S_IFSOCK|want.mode || got.group != want.group {
+			t.Errorf("it has %o and group %d, %v", got.mode, got.group, err)
+		}
+	}
+	has(identity{mode: 0o660, group: other})
+	for _, r := range []Rights{{0o660, other + 1}, {0o600, -1}, {0o640, 0}} {
+		if err := s.SetRights(r); err != nil {
+			t.Error(err)
+		}
+		if r.Group < 0 {
+			r.Group = other + 1
+		}
+		has(identity{mode: uint32(r.Mode), group: uint32(r.Group)})
 	}
 }
