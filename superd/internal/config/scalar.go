@@ -2,7 +2,6 @@ package config
 
 import (
 	"cmp"
-	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -220,7 +219,7 @@ func (s section) mode(name string) int {
 	case err != nil || !octal.MatchString(text) || mode > 0o777:
 		s.d.wrong(v, "")
 	case isPlain(v.node):
-		s.d.bad(v, "the octal mode "+text+" needs quotes", fmt.Sprintf(`write "%03o"`, mode))
+		s.d.bad(v, "the octal mode "+text+" needs quotes", `write "`+text+`"`)
 	}
 	return int(mode)
 }
