@@ -331,7 +331,8 @@ services:
 	}
 }
 
-// halt stops superd, and returns when none of its threads runs any more.
+// halt stops superd until SIGCONT, and returns when none of its threads runs any
+// more. What clients do meanwhile has been done when it accepts them.
 func (d *process) halt() {
 	d.t.Helper()
 	d.signal(syscall.SIGSTOP)

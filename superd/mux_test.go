@@ -217,7 +217,7 @@ func TestTCPMuxRefuses(t *testing.T) {
 		}
 	}
 	come(false)
-	d.stand() // those who have little time have said all when it begins
+	d.halt() // those who have little time have said all when it begins
 	come(true)
 	d.signal(syscall.SIGCONT)
 	for i, x := range list {

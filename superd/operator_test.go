@@ -424,7 +424,7 @@ func TestStopOrder(t *testing.T) {
 				if code, _, complaints := a.tell("status"); code != 3 || complaints != "no superd answers at "+a.socket+": no such file or directory\n" {
 					t.Errorf("then status ends with %d and %q", code, complaints)
 				}
-				return wrongEnd(a.exited("cat", 1)[0], c.ending, c.reason)
+				return a.exited("cat", 1)[0].ended(c.ending, c.reason)
 			})
 		})
 	}

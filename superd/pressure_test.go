@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -299,7 +298,7 @@ services:
 `), someUser+20_000))
 	d.allowProcesses(d.threads() + 1)
 	held := d.held("cat")
-	d.stand()
+	d.halt()
 	const n = 10
 	var list []*net.TCPConn
 	for range n {
@@ -320,23 +319,6 @@ services:
 	held.Close()
 	d.exited("cat", 1)
 	d.held("cat")
-}
-
-// stand has superd stand still until SIGCONT. What clients do meanwhile has been
-// done when it accepts them.
-func (d *process) stand() {
-	d.t.Helper()
-	d.signal(syscall.SIGSTOP)
-	eventually(d.t, func() error {
-		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.pid()))
-		for _, path := range tasks {
-			text, err := os.ReadFile(path)
-			if state := string(text[strings.LastIndex(string(text), ")")+1:]); err == nil && !strings.HasPrefix(state, " T") {
-				return fmt.Errorf("%s says%s", path, state)
-			}
-		}
-		return nil
-	})
 }
 
 // However many are turned away, superd does not grow.

@@ -220,7 +220,7 @@ func TestProxyRefusals(t *testing.T) {
 	}
 	d := start(t, yaml)
 	clients := make([]*net.TCPConn, len(list))
-	d.stand()
+	d.halt()
 	for i, x := range list {
 		clients[i] = d.from(x.from, fmt.Sprint("s", i))
 		io.WriteString(clients[i], x.sends)

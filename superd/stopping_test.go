@@ -39,14 +39,6 @@ func inTime(t *testing.T, limit time.Duration, try func() error) {
 	}
 }
 
-// wrongEnd is checkEnd as an error.
-func wrongEnd(r record, ending, reason string) error {
-	if r.ending() != ending || r.text("reason") != reason {
-		return fmt.Errorf("it did not end with %q for the reason %q, but: %v", ending, reason, r)
-	}
-	return nil
-}
-
 func TestTermLetsClientsFinish(t *testing.T) {
 	t.Parallel()
 	d := start(t, one("cat", "run: /bin/cat")+"\ndrain: 1h")
@@ -174,7 +166,7 @@ services:
 				d.signal(syscall.SIGINT)
 				d.stopped()
 				checkEnd(t, d.exited("stubborn", 1)[0], "KILL", "stop")
-				return wrongEnd(d.exited("meek", 1)[0], "TERM", "stop")
+				return d.exited("meek", 1)[0].ended("TERM", "stop")
 			})
 		})
 	}
