@@ -93,7 +93,7 @@ lint:
 	MANPATH=$$dir mandoc -T lint -W style $(PAGES)
 
 install: bin/superd
-	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SYSCONFDIR)/superd
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SYSCONFDIR)/superd/conf.d
 	install -m 755 bin/superd $(DESTDIR)$(BINDIR)/superd
 	for page in $(PAGES); do \
 		section=$(DESTDIR)$(MANDIR)/man$${page##*.}; \

@@ -23,6 +23,7 @@ func (d *daemon) compile(c *config.Config) (list []*service, problems config.Pro
 			list = append(list, s)
 		}
 	}
+	b.config.Warnings = b.config.Once(b.config.Warnings)
 	return list, problems
 }
 

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"superd/superd/internal/admit"
+	"superd/superd/internal/config"
 	"superd/superd/internal/conn"
 	"superd/superd/internal/control"
 	"superd/superd/internal/event"
@@ -33,8 +34,9 @@ type estate struct {
 	Begin   time.Time
 	Asker   int // the connection of whom the heir has to answer; -1 for none
 
-	File       file   // to be taken up
-	Before     []byte // the text of the file in force
+	File       config.Files      // to be taken up
+	Before     []byte            // the text of the file in force
+	Within     []config.Included // what that includes
 	Generation int
 	Loaded     time.Time
 	Services   []standing // of that file
@@ -52,6 +54,11 @@ type estate struct {
 	Table   conn.Carried
 	Places  []place // of the table's connections, in their order
 	Guests  []lodger
+}
+
+// before is the file in force, as it was read.
+func (e *estate) before() *config.Files {
+	return &config.Files{Path: e.File.Path, Text: e.Before, Included: e.Within, Followed: true}
 }
 
 // A plot is a socket that superd listens on.
@@ -303,8 +310,8 @@ func (e *estate) sessions() (list []*carriedSession) {
 // survey draws up the estate. All that could change it must pause, but for the
 // house, which is held until release is called.
 func (d *daemon) survey() (e *estate, release func()) {
-	e = &estate{Version: version, Asker: -1, Generation: d.generation, Loaded: d.loaded, Begin: d.began, Before: d.config.Text,
-		File: file{d.config.Path, d.config.Text}, Phase: d.operator.phase.Load()}
+	e = &estate{Version: version, Asker: -1, Generation: d.generation, Loaded: d.loaded, Begin: d.began,
+		File: *d.config.Files, Before: d.config.Files.Text, Within: d.config.Files.Included, Phase: d.operator.phase.Load()}
 	for _, s := range d.sites {
 		e.Sites = append(e.Sites, plot{s.socket.Carry(), s.service.config.Name})
 	}

@@ -45,7 +45,8 @@ func check(path string, verbose bool) error {
 			}
 		}
 	}
-	problems.Sort()
+	problems, c.Warnings = c.Once(problems), c.Once(c.Warnings)
+	c.Sort(problems)
 	if verbose {
 		for _, s := range services {
 			printService(s, services)

@@ -166,10 +166,8 @@ func TestManualHasEveryKey(t *testing.T) {
 	}
 	var working []string
 	for _, k := range config.Keys() {
-		if k.Status != config.Planned {
-			working = append(working, k.Path)
-			checkEntry(t, k, entries[k.Path])
-		}
+		working = append(working, k.Path)
+		checkEntry(t, k, entries[k.Path])
 	}
 	compareLists(t, "keys of superd.yaml(5)", described, working)
 }
@@ -183,9 +181,6 @@ func checkEntry(t *testing.T, k config.Key, entry mdoc) {
 	}
 	if deflt != k.Default {
 		t.Errorf("%s: the default is %q in the manual, %q in the code", k.Path, deflt, k.Default)
-	}
-	if only := strings.Contains(entry.prose(), "No other value than the default is supported yet"); only != (k.Status == config.DefaultOnly) {
-		t.Errorf("%s: the manual says that only the default is supported: %v", k.Path, only)
 	}
 	words := entry.words("Cm")
 	wanted := k.Words
@@ -202,9 +197,6 @@ func checkEntry(t *testing.T, k config.Key, entry mdoc) {
 		if r := fmt.Sprintf("from %d to %d", k.Min, k.Max); !strings.Contains(entry.prose(), r) {
 			t.Errorf("%s: the manual does not say %q", k.Path, r)
 		}
-	}
-	if k.Status == config.DefaultOnly {
-		wanted = nil
 	}
 	for _, w := range wanted {
 		if !slices.Contains(words, w) && !slices.Contains(words, "["+w+"]") {
@@ -296,32 +288,32 @@ func TestManualHasSystemCalls(t *testing.T) {
 	}
 }
 
-func TestManualListsPlannedKeys(t *testing.T) {
-	planned := map[string]bool{}
-	var wanted []string // the outermost ones
+// TestManualListsDefaults: which keys defaults may not have, and which yield.
+func TestManualListsDefaults(t *testing.T) {
+	var own, yielding []string
 	for _, k := range config.Keys() {
-		if k.Status != config.Planned {
-			continue
-		}
-		planned[k.Path] = true
-		if parent := k.Path[:max(0, strings.LastIndexByte(k.Path, '.'))]; !planned[parent] {
-			wanted = append(wanted, k.Path)
-		}
-	}
-	var listed []string
-	prefix := ""
-	for _, line := range manual(t, "superd.yaml.5").section(t, "KEYS NOT SUPPORTED YET") {
-		if line == ".Pp" {
-			prefix = "services.*."
-		}
-		if strings.HasPrefix(line, "The same holds for addresses") {
-			break
-		}
-		for _, name := range marked(line, "Cm") {
-			listed = append(listed, prefix+name)
+		switch name := strings.TrimPrefix(k.Path, "services.*."); k.Common {
+		case config.Own:
+			own = append(own, name)
+		case config.Yields:
+			yielding = append(yielding, name)
 		}
 	}
-	compareLists(t, "keys not supported yet", listed, wanted)
+	var entry mdoc
+	for _, i := range manual(t, "superd.yaml.5").section(t, "KEYS OF THE FILE").items("Cm") {
+		if i.names[0] == "defaults" {
+			entry = i.body
+		}
+	}
+	between := func(first, last string) []string {
+		from, to := slices.Index(entry, first), slices.Index(entry, last)
+		if from < 0 || to < from {
+			t.Fatalf("the manual has nothing between %q and %q", first, last)
+		}
+		return entry[from:to].words("Cm")
+	}
+	sameNames(t, "keys that have no default", between("Not for defaults are", "which make a service what it is."), own)
+	sameNames(t, "keys that yield", between("Without", "nothing is more open than the file says, and there these are left out."), yielding)
 }
 
 // compareLists wants the document to have what the code has, in its order.
@@ -605,6 +597,9 @@ func (documentedNames) LookupHost(string) ([]netip.Addr, error) {
 func (documentedNames) LookupPort(_, name string) (int, error) {
 	return 0, fmt.Errorf("the example uses the port name %s", name)
 }
+
+// ReadDir finds nothing that could clash with an example.
+func (documentedNames) ReadDir(string) ([]string, error) { return nil, nil }
 
 func (documentedNames) ReadFile(path string, _ int64) ([]byte, error) {
 	return []byte("192.0.2.0/24 # " + path + "\n"), nil

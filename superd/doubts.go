@@ -55,7 +55,7 @@ func (a *admission) unreachable() (list config.Problems) {
 	for _, r := range c.Rules {
 		p := config.Problem{At: r.At, Path: r.Path}
 		switch network := r.Spec.Kind == config.NetworkSpec; {
-		case r.At.File != c.Where("").File || addressed && others:
+		case r.At.File != c.Where("").File || c.FromDefaults("allow") && !r.Deny || c.FromDefaults("deny") && r.Deny || addressed && others:
 			continue
 		case !network && !others:
 			p.What = r.Spec.String() + " has no effect: only clients of unix sockets have a user"
@@ -86,7 +86,8 @@ func (a *admission) shadowed() (list config.Problems) {
 	return list
 }
 
-// withoutEffect warns of settings that others leave nothing to.
+// withoutEffect warns of settings that others leave nothing to. Those that are of
+// defaults have their effect elsewhere.
 func (a *admission) withoutEffect() (list config.Problems) {
 	c := a.service
 	for _, x := range []struct {
@@ -100,18 +101,13 @@ func (a *admission) withoutEffect() (list config.Problems) {
 		{c.Ban.After > 0 && !a.blames(), "ban", "has no effect: no client is refused for what it does itself, and a built-in does not fail",
 			"set max_per_source or rate_per_source"},
 		{c.Failures.After > 0 && c.Builtin != "" && !a.runs(), "failures", "has no effect: a built-in does not fail", ""},
-		{c.Timeout.FirstByte > 0 && speaksFirst[c.Builtin], "timeout.first_byte",
-			fmt.Sprintf("%s speaks first: its clients wait for it, and it for them", c.Builtin), "leave it out"},
 	} {
-		if x.is {
+		if x.is && !c.FromDefaults(x.key) {
 			list = append(list, a.service.Problem(x.key, x.what, x.hint))
 		}
 	}
 	return list
 }
-
-// speaksFirst are the built-ins whose clients send nothing.
-var speaksFirst = map[string]bool{"greeting": true, "chargen": true, "daytime": true, "time": true, "qotd": true}
 
 // slower tells whether nobody who keeps to a can exceed b.
 func slower(a, b config.Rate) bool {
@@ -142,7 +138,7 @@ func (a *admission) unspoken() (list config.Problems) {
 	written := a.service.Where("refuse_text")
 	for r := range admit.Reason(admit.NumReasons) {
 		key := "refuse_text." + r.String()
-		if why := a.never(r); why != "" && a.texts[r] != nil && a.service.Where(key) != written {
+		if why := a.never(r); why != "" && a.texts[r] != nil && a.service.Where(key) != written && !a.service.FromDefaults(key) {
 			list = append(list, a.service.Problem(key, "is never said: "+why, ""))
 		}
 	}

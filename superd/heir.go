@@ -65,16 +65,16 @@ func inherit() (*inheritance, error) {
 
 func (in *inheritance) isRehearsal() bool { return in != nil && in.rehearsed }
 
-// load is what the heir takes up: the file as it was when it was rehearsed,
-// whatever has become of it since; else the one in force.
+// load is what the heir takes up: the file, with what it includes, as it was when
+// it was rehearsed, whatever has become of it since; else the one in force.
 func (in *inheritance) load(path string) (*config.Config, error) {
 	if in == nil {
 		return load(path)
 	}
-	c, err := in.File.parse()
+	c, err := in.File.Parse(config.Machine)
 	if err != nil && !in.rehearsed {
 		in.problems = linesOf(err)
-		return (&file{in.File.Path, in.Before}).parse()
+		return in.before().Parse(config.Machine)
 	}
 	return c, err
 }
@@ -103,8 +103,7 @@ func (d *daemon) accept(in *inheritance) {
 // when it was rehearsed: the one in force goes on then.
 func (d *daemon) fallBack(why config.Problems) (*generation, config.Problems) {
 	d.will.problems = append(d.will.problems, linesOf(why)...)
-	before := file{d.will.File.Path, d.will.Before}
-	c, err := before.parse()
+	c, err := d.will.before().Parse(config.Machine)
 	if err != nil {
 		return nil, why
 	}
@@ -269,7 +268,7 @@ func (d *daemon) succeed() {
 
 // keepStandings leaves the dates of services that are as they were.
 func (d *daemon) keepStandings() {
-	before, err := (&file{d.will.File.Path, d.will.Before}).parse()
+	before, err := d.will.before().Parse(config.Machine)
 	if err != nil {
 		return
 	}

@@ -16,32 +16,22 @@ var systemFile = "/etc/superd/superd.yaml"
 const builtInName = "(built-in configuration)"
 
 // load reads the file that an administrator named, or else the system's, or
-// else the embedded default.
+// else the embedded default, and what it includes.
 func load(path string) (*config.Config, error) {
-	f, err := readFile(path)
+	f, err := readFiles(path)
 	if err != nil {
 		return nil, err
 	}
-	return f.parse()
+	return f.Parse(config.Machine)
 }
 
-// A file is what the configuration is read from.
-type file struct {
-	Path string
-	Text []byte
-}
-
-// readFile reads what load checks.
-func readFile(path string) (f file, err error) {
+// readFiles reads what load checks.
+func readFiles(path string) (*config.Files, error) {
 	if path == "" {
 		path = systemFile
 		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-			return file{builtInName, etc.Default}, nil
+			return &config.Files{Path: builtInName, Text: etc.Default, Followed: true}, nil
 		}
 	}
-	f.Path = path
-	f.Text, err = config.Read(path)
-	return f, err
+	return config.Read(path, config.Machine)
 }
-
-func (f *file) parse() (*config.Config, error) { return config.Parse(f.Path, f.Text, config.Machine) }

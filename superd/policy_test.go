@@ -95,7 +95,6 @@ func TestDoubts(t *testing.T) {
 		"a ban by a rule":             {echoing("ban: {}, deny: [10.0.0.1]"), ""},
 		"a built-in that fails":       {echoing("failures: {}"), "x.yaml:1:52: services.x.failures: has no effect: a built-in does not fail"},
 		"a program in its place":      {echoing("failures: {}, allow: [{from: '::/0', run: /bin/cat}]"), ""},
-		"a first byte that waits":     {`services: {x: {listen: 7, builtin: greeting, timeout: {first_byte: 3s}}}`, "x.yaml:1:68: services.x.timeout.first_byte: greeting speaks first: its clients wait for it, and it for them (leave it out)"},
 		"a first byte that comes":     {echoing("timeout: {first_byte: 3s}"), ""},
 		"texts":                       {serving("refuse_text: busy"), ""},
 		"texts that can be said":      {serving("max_per_source: 3, refuse_text: {queue-full: a, queue-timeout: b, spawn: c, draining: d, banned: e}"), ""},

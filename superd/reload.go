@@ -68,7 +68,8 @@ func (d *daemon) prepare(c *config.Config) (*generation, config.Problems) {
 	if len(problems) > 0 {
 		d.leaveFading(g.faded)
 		g.abandon()
-		problems.Sort()
+		problems = c.Once(problems)
+		c.Sort(problems)
 		return nil, problems
 	}
 	return g, nil

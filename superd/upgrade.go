@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"superd/superd/internal/config"
 	"superd/superd/internal/control"
 	"superd/superd/internal/event"
 	"superd/superd/internal/spawn"
@@ -155,13 +155,13 @@ func (d *daemon) tryUpgrade(asker *control.Asker) (err error) {
 }
 
 func (d *daemon) attempt(p *executable, asker *control.Asker) error {
-	text, err := readFile(d.path)
+	files, err := readFiles(d.path)
 	if err != nil {
 		return err
 	}
 	var e *estate
 	var bad error
-	if !d.do(func() { e, bad = d.draft(text) }) {
+	if !d.do(func() { e, bad = d.draft(files) }) {
 		return errStopping
 	}
 	if bad == nil {
@@ -177,7 +177,7 @@ func (d *daemon) attempt(p *executable, asker *control.Asker) error {
 }
 
 // draft is the estate as it is now, for a rehearsal.
-func (d *daemon) draft(text file) (*estate, error) {
+func (d *daemon) draft(files *config.Files) (*estate, error) {
 	resume, err := d.pause()
 	if err != nil {
 		return nil, err
@@ -185,7 +185,7 @@ func (d *daemon) draft(text file) (*estate, error) {
 	defer resume()
 	e, release := d.survey()
 	release()
-	e.File = text
+	e.File = *files
 	return e, nil
 }
 
@@ -264,7 +264,7 @@ func (d *daemon) handOver(p *executable, draft *estate, asker *control.Asker) er
 	if len(d.stops) > 0 {
 		return errStopping
 	}
-	if d.generation != draft.Generation && !bytes.Equal(d.config.Text, draft.File.Text) {
+	if d.generation != draft.Generation && !d.config.Files.Same(&draft.File) {
 		return errReloaded
 	}
 	d.log.Info("upgrading", event.F("file", p.path))

@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"superd/superd/internal/config"
 	"superd/superd/internal/control"
 )
 
@@ -988,7 +989,7 @@ func TestSignalsDuringUpgrades(t *testing.T) {
 
 // What superd was left by another is understood whole, or not at all.
 func TestEstate(t *testing.T) {
-	e := &estate{Version: "1", Asker: -1, File: file{"f", []byte("services: {}")}, Guests: []lodger{{Service: "a", FD: 77, Stage: "byte"}}}
+	e := &estate{Version: "1", Asker: -1, File: config.Files{Path: "f", Text: []byte("services: {}")}, Guests: []lodger{{Service: "a", FD: 77, Stage: "byte"}}}
 	data, err := e.encode()
 	if err != nil {
 		t.Fatal(err)
@@ -1036,7 +1037,7 @@ func TestEstate(t *testing.T) {
 // A superd that is given a state that it cannot understand says so and goes no
 // further: in a rehearsal that is all, and the one that runs goes on.
 func TestBadEstate(t *testing.T) {
-	good, err := (&estate{Version: "1", Asker: -1, File: file{"f", []byte("services: {a: {listen: 7, builtin: echo}}")}}).encode()
+	good, err := (&estate{Version: "1", Asker: -1, File: config.Files{Path: "f", Text: []byte("services: {a: {listen: 7, builtin: echo}}")}}).encode()
 	if err != nil {
 		t.Fatal(err)
 	}

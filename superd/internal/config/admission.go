@@ -159,10 +159,21 @@ func (s section) refuseText() map[string]string {
 	default:
 		s.d.wrong(v, "")
 	}
-	if s.written("failures.text") {
+	if s.written("failures.text") && !s.saysFailing() {
 		texts[failing] = s.d.refusal(s.get("failures.text"))
 	}
 	return texts
+}
+
+// saysFailing tells whether the service itself has a text for which defaults have
+// another.
+func (s section) saysFailing() bool {
+	if !s.d.lent["failures.text"] || !s.written("refuse_text") || s.d.lent["refuse_text"] {
+		return false
+	}
+	n := s.get("refuse_text").node
+	_, named := placesOf(n)[failing]
+	return n.Kind != yaml.MappingNode || named && !s.d.lent["refuse_text.failing"]
 }
 
 func (s section) textsByReason(v value, texts map[string]string) {
@@ -171,8 +182,8 @@ func (s section) textsByReason(v value, texts map[string]string) {
 		switch {
 		case !slices.Contains(v.key.Words, e.name):
 			s.d.report(e.at, e.path, "no such reason", cmpHint(didYouMean(nearest(e.name, v.key.Words)), "the reasons are "+strings.Join(v.key.Words, ", ")))
-		case e.name == failing && s.written("failures.text"):
-			s.d.bad(item, fmt.Sprintf("failures.text on line %d says it already", s.get("failures.text").at.Line), "keep one of them")
+		case e.name == failing && s.written("failures.text") && !s.saysFailing():
+			s.d.bad(item, "failures.text "+s.get("failures.text").at.from(item.at)+" says it already", "keep one of them")
 		}
 		texts[e.name] = s.d.refusal(item)
 	}

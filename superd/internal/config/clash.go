@@ -83,10 +83,10 @@ func (d *decoder) clash(taken claims, s *Service) {
 
 func (c claim) clashWith(other claim) string {
 	if c.service == other.service {
-		return fmt.Sprintf("%s clashes with %s on line %d", c.listener.Spec, other.listener.Spec, other.listener.At.Line)
+		return fmt.Sprintf("%s clashes with %s %s", c.listener.Spec, other.listener.Spec, other.listener.At.from(c.listener.At))
 	}
-	return fmt.Sprintf("%s clashes with %s of service %s on line %d",
-		c.listener.Spec, other.listener.Spec, other.service.Name, other.listener.At.Line)
+	return fmt.Sprintf("%s clashes with %s of service %s %s",
+		c.listener.Spec, other.listener.Spec, other.service.Name, other.listener.At.from(c.listener.At))
 }
 
 // holder returns who has what l needs.

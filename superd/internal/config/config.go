@@ -11,20 +11,20 @@ import (
 	"time"
 )
 
-// Config is one whole file in final types. It is never changed after Load;
+// Config is one whole file in final types, with what it includes. It is never changed after Load;
 // connections keep the one they were accepted under.
 type Config struct {
 	Path     string // as named on the command line; "(built-in)" for the embedded default
-	Text     []byte // all that was read
+	Files    *Files // all that was read
 	Log      Log
 	Control  Control
 	HTTP     HTTP
 	Limits   Limits
 	Drain    time.Duration // how long live connections may finish once superd was told to stop
-	Services []*Service    // in the order of the file
+	Services []*Service    // in the order of the files
 	Warnings []Problem     // what is allowed but deserves a word
 
-	where   map[string]Position // of every value of the file, by its path
+	where   map[string]Position // of every value of the file beside services, by its path
 	written written             // what the file says beside services
 }
 
@@ -104,8 +104,9 @@ type Service struct {
 
 	Timeout Timeouts
 
-	where    map[string]Position // of every value of the file, by its path
-	written  written             // what the file says of it
+	where    map[string]Position // of every value of the service, by its path
+	written  written             // what the file says of it, defaults included
+	lent     map[string]bool     // keys that it has from defaults
 	override *Override           // applied to this copy; nil for none
 }
 

@@ -53,6 +53,8 @@ func (fakeSystem) ReadFile(path string, _ int64) ([]byte, error) {
 	return nil, fs.ErrNotExist
 }
 
+func (fakeSystem) ReadDir(string) ([]string, error) { return nil, fs.ErrNotExist }
+
 func parse(t *testing.T, text string) *Config {
 	t.Helper()
 	c, err := Parse("test.yaml", []byte(text), fakeSystem{})

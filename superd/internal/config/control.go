@@ -21,7 +21,7 @@ type Control struct {
 // socket, and nothing else: superd can be asked also while somebody works on
 // its file. The errors are as those of Load.
 func LoadControl(path string) (Control, error) {
-	data, err := Read(path)
+	data, err := read(path)
 	if err != nil {
 		return Control{}, err
 	}

@@ -2,27 +2,36 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"net/netip"
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 )
 
-// decoder reads one file. It goes on after a mistake, so that all are reported
+// decoder reads one file, and then those that it includes. It goes on after a mistake, so that all are reported
 // together; what it then returns for the mistaken value is never used.
 type decoder struct {
-	file     string
+	file     string // that is being read
+	within   bool   // it is an included one
 	sys      System
 	hosts    map[string][]netip.Addr // answers to questions already asked
 	where    map[string]Position     // of every value, by its path
 	problems Problems
 	warnings Problems
+	expanded int // values that aliases have added so far
 
-	ruleFiles map[string][]Rule // those already read
+	common common                // what services have that do not say otherwise
+	origin map[*yaml.Node]string // the file of what is used beyond it
+	lent   map[string]bool       // keys that the service being read has from defaults
+
+	ruleFiles                  map[string][]Rule // those already read
+	ruleProblems, ruleWarnings Problems          // that were found in them
 }
 
 func newDecoder(file string, sys System) *decoder {
-	return &decoder{file: file, sys: sys, hosts: map[string][]netip.Addr{}, where: map[string]Position{}, ruleFiles: map[string][]Rule{}}
+	return &decoder{file: file, sys: sys, hosts: map[string][]netip.Addr{}, where: map[string]Position{}, origin: map[*yaml.Node]string{},
+		ruleFiles: map[string][]Rule{}}
 }
 
 // value is one value of the file, and the key that it belongs to.
@@ -49,7 +58,7 @@ func followed(n *yaml.Node) *yaml.Node {
 }
 
 func (d *decoder) at(n *yaml.Node) Position {
-	return Position{d.file, max(n.Line, 1), max(n.Column, 1)}
+	return Position{cmp.Or(d.origin[n], d.file), max(n.Line, 1), max(n.Column, 1)}
 }
 
 // position is the place of a byte of the file.

@@ -13,13 +13,13 @@ import (
 // few hundred bytes of nested aliases can stand for billions of values.
 const (
 	deepest      = 64      // mappings and lists inside one another
-	mostExpanded = 100_000 // values that aliases add to the file
+	mostExpanded = 100_000 // values that aliases add to all files
 )
 
 var byteOrderMark = []byte("\ufeff")
 
 // document returns the one mapping that a file holds. When it is nil, the
-// problems say why.
+// problems say why, or an included file holds nothing.
 func (d *decoder) document(data []byte) *yaml.Node {
 	data = bytes.TrimPrefix(data, byteOrderMark)
 	if !d.readable(data) {
@@ -38,7 +38,7 @@ func (d *decoder) readable(data []byte) bool {
 	case len(data) > largestFile:
 		d.wholeFile("the file is larger than 8 MiB", "")
 	case len(data) == 0:
-		d.wholeFile("the file is empty", "name at least one service")
+		d.nothing("the file is empty")
 	default:
 		return d.legible(data) && d.withoutDirective(data)
 	}
@@ -93,7 +93,7 @@ func (d *decoder) parse(data []byte) *yaml.Node {
 	stream := yaml.NewDecoder(bytes.NewReader(data))
 	err := stream.Decode(&first)
 	if errors.Is(err, io.EOF) {
-		d.wholeFile("the file holds only comments", "name at least one service")
+		d.nothing("the file holds only comments")
 		return nil
 	}
 	if err == nil {
@@ -115,18 +115,26 @@ func (d *decoder) topMapping(root *yaml.Node) *yaml.Node {
 	case root.Kind == yaml.MappingNode:
 		return root
 	case isNull(root):
-		d.wholeFile("the file is empty", "name at least one service")
+		d.nothing("the file is empty")
 	default:
 		d.fileProblem(d.at(root), "the file must be a mapping, not "+describe(root), "")
 	}
 	return nil
 }
 
+// nothing is wrong with an included file that has no services yet.
+func (d *decoder) nothing(what string) {
+	if !d.within {
+		d.wholeFile(what, "name at least one service")
+	}
+}
+
 // bounded refuses trees that are more than they look, so that whoever walks
 // them need not care. It stops at the first such thing.
 func (d *decoder) bounded(root *yaml.Node) bool {
-	w := weigher{sizes: map[*yaml.Node]int{}}
+	w := weigher{sizes: map[*yaml.Node]int{}, expanded: d.expanded}
 	w.weigh(root, 0)
+	d.expanded = w.expanded
 	if w.culprit != nil {
 		d.fileProblem(d.at(w.culprit), w.what, w.hint)
 	}
@@ -137,7 +145,7 @@ func (d *decoder) bounded(root *yaml.Node) bool {
 // known when it is complete, which an alias to it comes after.
 type weigher struct {
 	sizes      map[*yaml.Node]int // with aliases expanded
-	expanded   int                // what aliases have added so far
+	expanded   int                // what aliases have added so far, in files before this one too
 	culprit    *yaml.Node
 	what, hint string
 }

@@ -22,6 +22,7 @@ var goodFiles = map[string]func(*testing.T, *Config){
 	"byte-order-mark.yaml": checkMinimal,
 	"document-marks.yaml":  checkMinimal,
 	"warnings.yaml":        checkWarnings,
+	"defaults.yaml":        checkDefaults,
 	"sandboxes.yaml":       checkSandboxes,
 	"limits.yaml":          checkLimits,
 	"rules.yaml":           checkRules,
@@ -66,7 +67,7 @@ func equal(t *testing.T, got, want any) {
 // bare is a service without what only tells where it was written.
 func bare(s *Service) Service {
 	b := *s
-	b.where, b.written = nil, nil
+	b.where, b.written, b.lent = nil, nil, nil
 	b.Listen = slices.Clone(s.Listen)
 	for i := range b.Listen {
 		b.Listen[i].At, b.Listen[i].keys = Position{}, places{}
@@ -257,6 +258,34 @@ func checkWarnings(t *testing.T, c *Config) {
 	equal(t, Problems(c.Warnings).Error(), strings.TrimSpace(`
 warnings.yaml:2:57: services.echo.linger: has no effect with keep: false
 warnings.yaml:2:77: services.echo.timeout.idle: has no effect with keep: false`))
+}
+
+// checkDefaults: a service has what it does not say itself, where that has a
+// meaning.
+func checkDefaults(t *testing.T, c *Config) {
+	warnsOf("defaults.yaml:17:41: services.alias.timeout.first_byte: greeting speaks first: its clients wait for it, and it for them (leave it out)")(t, c)
+	of := map[string]*Service{}
+	for _, s := range c.Services {
+		of[s.Name] = s
+	}
+	for name, want := range map[string]string{
+		"plain": "nobody [staff adm] [{A one} {B 2}] 5s 2 3 1h0m0s 0s 5s 100 5 strict [] 64 0 map[failing:sorry limit:full]",
+		"own":   "root [staff adm] [{B one} {C 3} {A one}] 5s 2 1 0s 1m0s 5s 100 5 strict [/srv] 7 0 map[failing:later limit:full]",
+		"alias": "nobody [staff adm] [{A one} {B 2}] 5s 2 3 1h0m0s 0s 5s 100 5 strict [] 64 0 map[failing:sorry limit:full]",
+		"udp":   "nobody [staff adm] [{A one} {B 2}] 2s 2 3 1h0m0s 0s 0s 100 5 strict [] 64 0 map[]",
+		"mux":   " [] [] 2s 0 3 0s 0s 5s 0 5 basic [] map[failing:sorry limit:full]",
+		"named": "nobody [staff adm] [{A one} {B 2}] 5s 2 3 1h0m0s 0s 5s 100 5 none [] 64 0 map[failing:sorry limit:full]",
+	} {
+		s := of[name]
+		got := fmt.Sprint(s.User, " ", s.Groups, " ", s.Env, " ", s.Linger, " ", len(s.Rlimits), " ", len(s.Rules)+len(s.Hours), " ",
+			s.Timeout.Session, " ", s.Timeout.Idle, " ", s.Timeout.FirstByte, " ", s.Max, " ", s.Queue.Length, " ", s.Sandbox.Preset, " ", s.Sandbox.Read)
+		for i := len(s.Rlimits) - 1; i >= 0; i-- {
+			got += fmt.Sprint(" ", s.Rlimits[i].Soft)
+		}
+		if got += fmt.Sprint(" ", s.RefuseText); got != want {
+			t.Errorf("%s is\n%s\nnot\n%s", name, got, want)
+		}
+	}
 }
 
 // checkSandboxes: a preset says what the file does not, and nothing more.

@@ -38,13 +38,13 @@ func parseDefault(text string) *yaml.Node {
 	return document.Content[0]
 }
 
-// elsewhere finds the least deep working key of that name inside the pattern, as
+// elsewhere finds the least deep key of that name inside the pattern, as
 // a user would write it: the pattern's own part left out, NAME for *.
 func (x keyIndex) elsewhere(pattern, name string) string {
 	found := ""
 	for _, k := range table {
 		inside := strings.HasPrefix(k.Path, pattern) && strings.HasSuffix(k.Path, "."+name)
-		if inside && k.Status == Works && name != "*" && (found == "" || depth(k.Path) < depth(found)) {
+		if inside && name != "*" && (found == "" || depth(k.Path) < depth(found)) {
 			found = k.Path
 		}
 	}

@@ -17,7 +17,7 @@ type Key struct {
 	Min, Max int      // of Integer, Decimal, Seconds and Percent; Min of Size; Min 1 of Duration: not 0
 	Forms    string   // what is accepted, where the kind does not say it all
 	Doc      string   // one line
-	Status   Status
+	Common   Common   // of a service's keys: whether defaults may have it
 }
 
 // Kind is the form of a value.
@@ -45,14 +45,15 @@ const (
 	Mode     Kind = "mode"     // octal, in quotes
 )
 
-// Status tells whether a key has an effect in this version.
-type Status int
+// Common tells what defaults may do with a key of a service.
+type Common int
 
-// The states of a key.
+// What becomes of a key in defaults. What is inside another key is as that, where
+// it is Guards itself.
 const (
-	Works       Status = iota // has its effect
-	DefaultOnly               // no value but the default is accepted yet
-	Planned                   // using it is an error: not supported yet
+	Guards Common = iota // holds, or is an error at a service where it cannot: without it more would be open than the file says
+	Yields               // is left out of a service where it has no meaning
+	Own                  // is not for defaults: it is what makes a service this one
 )
 
 // The kernel's own limit on the number of processes (PID_MAX_LIMIT), so the
@@ -148,8 +149,8 @@ func either(words []string) string {
 }
 
 var table = []Key{
-	{Path: "include", Kind: List, Forms: "a list of file patterns", Status: Planned,
-		Doc: "further files that are read as part of this one, relative to it"},
+	{Path: "include", Kind: List, Forms: "a list of file patterns",
+		Doc: "further files of services, relative to this one"},
 
 	{Path: "log", Kind: Mapping, Doc: "what is logged and how"},
 	{Path: "log.level", Kind: Word, Words: []string{"debug", "info", "warn", "error"}, Default: "info",
@@ -182,7 +183,7 @@ var table = []Key{
 
 	{Path: "drain", Kind: Duration, Default: "30s",
 		Doc: "how long live connections may finish once superd was told to stop"},
-	{Path: "defaults", Kind: Mapping, Forms: "a mapping of service keys other than listen, run and builtin", Status: Planned,
+	{Path: "defaults", Kind: Entries, Forms: "a mapping of service keys",
 		Doc: "values for all services that do not say otherwise"},
 
 	{Path: "services", Kind: Entries, Forms: "a mapping of service names",
@@ -190,7 +191,7 @@ var table = []Key{
 	{Path: "services.*", Kind: Mapping, Forms: "a mapping of service keys",
 		Doc: "one service; a name has letters, digits, _, . and -, at most 64 in all"},
 
-	{Path: "services.*.listen", Kind: Mixed, Forms: "a port, an address, a mapping or a list of these",
+	{Path: "services.*.listen", Kind: Mixed, Forms: "a port, an address, a mapping or a list of these", Common: Own,
 		Doc: "the sockets that the service listens on"},
 	{Path: "services.*.listen.address", Kind: Text, Forms: `a port, HOST:PORT, "[IPV6]:PORT", udp: before any of these, unix:/PATH, unix:@NAME, vsock:PORT or fd:NAME`,
 		Doc: "the address, in any of the forms that listen itself takes"},
@@ -237,49 +238,49 @@ var table = []Key{
 	{Path: "services.*.listen.group", Kind: Account,
 		Doc: "group of a unix socket"},
 
-	{Path: "services.*.run", Kind: Mixed, Forms: "a list of program and arguments, or one text",
+	{Path: "services.*.run", Kind: Mixed, Forms: "a list of program and arguments, or one text", Common: Own,
 		Doc: "the program, an absolute path, and its arguments; no shell is involved"},
 	{Path: "services.*.builtin", Kind: Word,
-		Words: []string{"echo", "greeting", "discard", "chargen", "daytime", "time", "qotd", BuiltinMux},
-		Doc:   "one of superd-services(8) instead of a program"},
-	{Path: "services.*.text", Kind: Text,
+		Words: []string{"echo", "greeting", "discard", "chargen", "daytime", "time", "qotd", BuiltinMux}, Common: Own,
+		Doc: "one of superd-services(8) instead of a program"},
+	{Path: "services.*.text", Kind: Text, Common: Own,
 		Doc: "what greeting and qotd say; each has its own default"},
-	{Path: "services.*.amplify", Kind: Boolean, Default: "false",
+	{Path: "services.*.amplify", Kind: Boolean, Default: "false", Common: Own,
 		Doc: "a built-in may answer a datagram with more bytes than that has"},
-	{Path: "services.*.argv0", Kind: Text,
+	{Path: "services.*.argv0", Kind: Text, Common: Own,
 		Doc: "the name that the program is told as its own; its path when absent"},
-	{Path: "services.*.wait", Kind: Word, Words: []string{"false", "true", "stdin", "listen-fds"}, Default: "false",
+	{Path: "services.*.wait", Kind: Word, Words: []string{"false", "true", "stdin", "listen-fds"}, Default: "false", Common: Own,
 		Doc: "hand the listening sockets to a program instead of each connection to its own"},
-	{Path: "services.*.tcpmux", Kind: Word, Words: []string{"false", MuxAnswered, MuxPlain}, Default: "false",
+	{Path: "services.*.tcpmux", Kind: Word, Words: []string{"false", MuxAnswered, MuxPlain}, Default: "false", Common: Own,
 		Doc: "clients of builtin: tcpmux reach the service by its name; plain: the program itself tells them so"},
-	{Path: "services.*.stderr", Kind: Word, Words: []string{"log", "client", "null"}, Default: "log",
+	{Path: "services.*.stderr", Kind: Word, Words: []string{"log", "client", "null"}, Default: "log", Common: Yields,
 		Doc: "where the program's standard error goes"},
-	{Path: "services.*.log_level", Kind: Word, Words: []string{"debug", "info", "warn", "error"},
+	{Path: "services.*.log_level", Kind: Word, Words: []string{"debug", "info", "warn", "error"}, Common: Yields,
 		Doc: "the least important records of this service that are written; as log.level when absent"},
 	{Path: "services.*.dir", Kind: Path, Default: "/",
 		Doc: "the program's working directory, inside chroot"},
 	{Path: "services.*.umask", Kind: Mode, Default: `"022"`,
 		Doc: "permissions that files made by the program do not get"},
-	{Path: "services.*.nice", Kind: Integer, Min: -20, Max: 19, Default: "0",
+	{Path: "services.*.nice", Kind: Integer, Min: -20, Max: 19, Default: "0", Common: Yields,
 		Doc: "scheduling priority; higher is more modest"},
-	{Path: "services.*.oom_score_adj", Kind: Integer, Min: -1000, Max: 1000,
+	{Path: "services.*.oom_score_adj", Kind: Integer, Min: -1000, Max: 1000, Common: Yields,
 		Doc: "how readily the kernel kills the program when memory runs out; as readily as superd when absent"},
-	{Path: "services.*.env", Kind: Entries, Forms: "a mapping of variables",
+	{Path: "services.*.env", Kind: Entries, Forms: "a mapping of variables", Common: Yields,
 		Doc: "environment variables and their values"},
-	{Path: "services.*.env_pass", Kind: List, Forms: "a list of names of environment variables",
+	{Path: "services.*.env_pass", Kind: List, Forms: "a list of names of environment variables", Common: Yields,
 		Doc: "variables taken over from superd's own environment"},
 	{Path: "services.*.env_style", Kind: List, Words: []string{"ucspi", "systemd", "xinetd", "ncat", "cgi", "none"}, Default: "[ucspi]",
-		Forms: "a list of ucspi, systemd, xinetd, ncat and cgi, or [none]",
-		Doc:   "whose names for the connection's variables the program gets"},
-	{Path: "services.*.keep", Kind: Boolean, Default: "true",
+		Forms: "a list of ucspi, systemd, xinetd, ncat and cgi, or [none]", Common: Yields,
+		Doc: "whose names for the connection's variables the program gets"},
+	{Path: "services.*.keep", Kind: Boolean, Default: "true", Common: Yields,
 		Doc: "keep a duplicate of the connection, for byte counts, timeout.idle and linger"},
-	{Path: "services.*.linger", Kind: Duration, Default: "2s",
+	{Path: "services.*.linger", Kind: Duration, Default: "2s", Common: Yields,
 		Doc: "how long unread input is drained after the program's end; 0 is off"},
-	{Path: "services.*.leftovers", Kind: Word, Words: []string{"kill", "leave"}, Default: "kill",
+	{Path: "services.*.leftovers", Kind: Word, Words: []string{"kill", "leave"}, Default: "kill", Common: Yields,
 		Doc: "what happens to processes that the program leaves behind"},
-	{Path: "services.*.enabled", Kind: Boolean, Default: "true",
+	{Path: "services.*.enabled", Kind: Boolean, Default: "true", Common: Own,
 		Doc: "false leaves the service out, but checks it"},
-	{Path: "services.*.description", Kind: Text,
+	{Path: "services.*.description", Kind: Text, Common: Own,
 		Doc: "a text for listings"},
 
 	{Path: "services.*.user", Kind: Account,
@@ -390,15 +391,15 @@ var table = []Key{
 	{Path: "services.*.rate_per_source", Kind: PerTime, Doc: "new connections of one source"},
 	{Path: "services.*.max_load", Kind: Decimal, Max: highestLoad, Default: "0",
 		Doc: "load average at which nobody comes in; 0 is off"},
-	{Path: "services.*.source_prefix", Kind: Mapping, Doc: "how much of an address makes a source"},
+	{Path: "services.*.source_prefix", Kind: Mapping, Common: Yields, Doc: "how much of an address makes a source"},
 	{Path: "services.*.source_prefix.ipv4", Kind: Integer, Min: 1, Max: 32, Default: "32", Doc: "bits of an IPv4 address"},
 	{Path: "services.*.source_prefix.ipv6", Kind: Integer, Min: 1, Max: 128, Default: "64", Doc: "bits of an IPv6 address"},
-	{Path: "services.*.on_limit", Kind: Word, Words: []string{"queue", "refuse"}, Default: "queue",
+	{Path: "services.*.on_limit", Kind: Word, Words: []string{"queue", "refuse"}, Default: "queue", Common: Yields,
 		Doc: "whether a client that finds no room waits or is refused"},
-	{Path: "services.*.queue", Kind: Mapping, Doc: "clients that wait for room"},
+	{Path: "services.*.queue", Kind: Mapping, Common: Yields, Doc: "clients that wait for room"},
 	{Path: "services.*.queue.length", Kind: Integer, Min: 1, Max: 65535, Default: "100", Doc: "how many wait at most"},
 	{Path: "services.*.queue.timeout", Kind: Duration, Min: 1, Default: "10s", Doc: "how long one waits at most"},
-	{Path: "services.*.refuse_text", Kind: Mixed, Forms: "a text, or a mapping of reasons to texts", Words: reasons,
+	{Path: "services.*.refuse_text", Kind: Mixed, Forms: "a text, or a mapping of reasons to texts", Words: reasons, Common: Yields,
 		Doc: "what a refused client is told; nothing when absent"},
 	{Path: "services.*.ban", Kind: Mapping, Doc: "shut out a source that misbehaves; off when absent"},
 	{Path: "services.*.ban.after", Kind: Integer, Min: 1, Max: mostCounted, Default: "20",
@@ -413,7 +414,7 @@ var table = []Key{
 	{Path: "services.*.timeout", Kind: Mapping, Doc: "how long things may take"},
 	{Path: "services.*.timeout.session", Kind: Duration, Default: "0", Doc: "whole life of a program; 0 is off"},
 	{Path: "services.*.timeout.idle", Kind: Duration, Default: "0", Doc: "time without a byte in either direction; 0 is off; of datagrams 10s when absent"},
-	{Path: "services.*.timeout.first_byte", Kind: Duration, Default: "0",
+	{Path: "services.*.timeout.first_byte", Kind: Duration, Default: "0", Common: Yields,
 		Doc: "time until the client's first byte, before which no program is started; 0 is off"},
 	{Path: "services.*.timeout.stop", Kind: Duration, Min: 1, Default: "5s",
 		Doc: "time that a program has between TERM and KILL"},
@@ -423,5 +424,5 @@ var table = []Key{
 		Doc: "failures in a row that are too many"},
 	{Path: "services.*.failures.within", Kind: Duration, Min: 1, Default: "10s", Doc: "the time in which they are counted"},
 	{Path: "services.*.failures.pause", Kind: Duration, Min: 1, Default: "30s", Doc: "how long no program is started then"},
-	{Path: "services.*.failures.text", Kind: Text, Doc: "what clients are told meanwhile"},
+	{Path: "services.*.failures.text", Kind: Text, Common: Yields, Doc: "what clients are told meanwhile"},
 }

@@ -97,7 +97,7 @@ var present = map[string]string{
 func TestDefaultsCanBeWritten(t *testing.T) {
 	unwritten := parse(t, "services: {echo: {listen: 0, builtin: echo}}")
 	for _, k := range Keys() {
-		if k.Default == "" || k.Status == Planned {
+		if k.Default == "" {
 			continue
 		}
 		got, unwritten := parse(t, with(k.Path, k.Default)), unwritten
@@ -123,34 +123,13 @@ func bareListen(s *Service) Service {
 	return b
 }
 
-// TestEveryKeyIsSupportedOrRefused uses each key with a value that no key
-// accepts: a supported one is looked into, a planned one is not.
-func TestEveryKeyIsSupportedOrRefused(t *testing.T) {
+// TestEveryKeyIsLookedInto uses each key with a value that no key accepts.
+func TestEveryKeyIsLookedInto(t *testing.T) {
 	for _, k := range Keys() {
 		if k.Path == "services" || k.Path == "services.*" {
 			continue
 		}
-		got := problemsOf(t, with(k.Path, `[[""]]`))
-		planned := strings.Contains(got, ": not supported yet")
-		if planned != (k.Status == Planned) {
-			t.Errorf("%s with status %d: %s", k.Path, k.Status, got)
-		}
-		if strings.Contains(got, "unknown key") {
-			t.Errorf("%s: %s", k.Path, got)
-		}
-	}
-}
-
-func TestOnlyTheDefaultIsAccepted(t *testing.T) {
-	for _, k := range Keys() {
-		if k.Status != DefaultOnly {
-			continue
-		}
-		other := "syslog"
-		if k.Kind == Word {
-			other = k.Words[len(k.Words)-1]
-		}
-		if got := problemsOf(t, with(k.Path, other)); !strings.Contains(got, "is not supported yet (write "+k.Default+")") {
+		if got := problemsOf(t, with(k.Path, `[[""]]`)); strings.Contains(got, "unknown key") {
 			t.Errorf("%s: %s", k.Path, got)
 		}
 	}
@@ -159,9 +138,6 @@ func TestOnlyTheDefaultIsAccepted(t *testing.T) {
 // TestWordsAreAccepted tries each word that the table lists.
 func TestWordsAreAccepted(t *testing.T) {
 	for _, k := range Keys() {
-		if k.Status != Works {
-			continue
-		}
 		for _, word := range k.Words {
 			if k.Kind == List {
 				word = "[" + word + "]"
@@ -186,7 +162,7 @@ func TestBoundsAreAccepted(t *testing.T) {
 			kind = k.Of
 		}
 		write := written[kind]
-		if write == nil || k.Status != Works {
+		if write == nil {
 			continue
 		}
 		for _, n := range []int{k.Min, max(k.Min, k.Max)} {

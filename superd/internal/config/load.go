@@ -1,29 +1,56 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 )
 
-// largestFile bounds the work that a file can cause (superd.yaml(5)).
+// largestFile bounds the work that a file can cause, together with those that it
+// includes (superd.yaml(5)).
 const largestFile = 8 << 20
 
-// Load reads and checks the file at path. The error is Problems, with all
-// that is wrong with the file, or tells why the file cannot be read.
+// Files is what a configuration is made from, as it was when it was read: plain
+// data, that somebody else can make the same of. Files of rules are not in it.
+type Files struct {
+	Path     string
+	Text     []byte
+	Included []Included // in the order in which they were read
+	Followed bool       // Included is all that Text includes; else that has not been looked for
+}
+
+// Load reads and checks the file at path, with those that it includes. The
+// error is Problems, with all that is wrong with them, or tells why the file
+// cannot be read.
 func Load(path string, sys System) (*Config, error) {
-	data, err := Read(path)
+	f, err := Read(path, sys)
 	if err != nil {
 		return nil, err
 	}
-	return Parse(path, data, sys)
+	return f.Parse(sys)
 }
 
-// Read takes a file of the administrator's choice, which may be a pipe, as Load
-// does. The text is checked by Parse.
-func Read(path string) ([]byte, error) {
+// Read takes a file of the administrator's choice, which may be a pipe, and
+// those that it includes, as Load does. All that is wrong with them, also that one
+// cannot be read, is for Parse to tell.
+func Read(path string, sys System) (*Files, error) {
+	text, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	f := &Files{Path: path, Text: text}
+	d := newDecoder(path, sys)
+	if root := d.document(text); root != nil {
+		f.follow(d.top(root).patterns(), sys)
+	}
+	return f, nil
+}
+
+func read(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", path, bareError(err))
@@ -51,20 +78,35 @@ func bareError(err error) error {
 	return err
 }
 
+// Same tells whether the same was read.
+func (f *Files) Same(other *Files) bool {
+	return f.Path == other.Path && bytes.Equal(f.Text, other.Text) && slices.EqualFunc(f.Included, other.Included, func(a, b Included) bool {
+		return a.Path == b.Path && bytes.Equal(a.Text, b.Text) && a.Fault == b.Fault
+	})
+}
+
 // Parse checks a file's content; name is what its messages call it. The error
 // is Problems.
 func Parse(name string, data []byte, sys System) (*Config, error) {
-	d := newDecoder(name, sys)
-	root := d.document(data)
+	return (&Files{Path: name, Text: data}).Parse(sys)
+}
+
+// Parse checks what was read. The error is Problems. What is included is read
+// only where that was not done before; f stays as it is.
+func (f *Files) Parse(sys System) (*Config, error) {
+	d := newDecoder(f.Path, sys)
+	root := d.document(f.Text)
 	if root == nil {
 		return nil, d.problems.err()
 	}
-	c := d.config(root)
-	d.problems.Sort()
-	d.warnings.Sort()
-	if err := d.problems.err(); err != nil {
+	files := *f
+	c := d.config(root, &files)
+	problems, warnings := append(d.problems, d.ruleProblems...), append(d.warnings, d.ruleWarnings...)
+	c.Sort(problems)
+	c.Sort(warnings)
+	if err := problems.err(); err != nil {
 		return nil, err
 	}
-	c.Warnings, c.Text = d.warnings, data
+	c.Warnings = c.Once(warnings)
 	return c, nil
 }

@@ -33,7 +33,8 @@ func (p Position) compare(q Position) int {
 	return cmp.Or(cmp.Compare(p.File, q.File), cmp.Compare(p.Line, q.Line), cmp.Compare(p.Column, q.Column))
 }
 
-// Problems is everything that is wrong with a file, in the order of the file.
+// Problems is everything that is wrong with a file and what it includes, in the
+// order in which they are read.
 type Problems []Problem
 
 // Error has one line for each problem, of at most the first hundred.
@@ -48,9 +49,15 @@ func (ps Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Sort brings them into the order of the file.
-func (ps Problems) Sort() {
-	slices.SortStableFunc(ps, func(a, b Problem) int { return a.At.compare(b.At) })
+// Sort brings problems into the order in which the files are read.
+func (c *Config) Sort(ps Problems) {
+	order := map[string]int{}
+	for i, in := range c.Files.Included {
+		order[in.Path] = i + 1
+	}
+	slices.SortStableFunc(ps, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(order[a.At.File], order[b.At.File]), a.At.compare(b.At))
+	})
 }
 
 // err is nil, and not an empty list, when there is no problem.

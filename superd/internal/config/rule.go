@@ -116,8 +116,8 @@ func (d *decoder) ruleFile(v value, name string) []Rule {
 		return nil
 	}
 	f := ParseRules(name, data)
-	d.problems = append(d.problems, at(v.path, f.Problems)...)
-	d.warnings = append(d.warnings, at(v.path, f.Warnings)...)
+	d.ruleProblems = append(d.ruleProblems, at(v.path, f.Problems)...)
+	d.ruleWarnings = append(d.ruleWarnings, at(v.path, f.Warnings)...)
 	d.ruleFiles[name] = f.Rules
 	return f.Rules
 }

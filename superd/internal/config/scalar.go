@@ -36,8 +36,6 @@ func (d *decoder) text(v value) string {
 		d.bad(v, "holds a NUL byte", "")
 	case len(text) > longestText:
 		d.bad(v, "is longer than 131071 bytes", "")
-	case v.key.Status == DefaultOnly && text != v.key.Default:
-		d.bad(v, quote(text)+" is not supported yet", "write "+v.key.Default)
 	}
 	return text
 }
@@ -74,11 +72,7 @@ func (s section) word(name string) string {
 }
 
 func (d *decoder) word(v value) string {
-	known := v.node.Kind == yaml.ScalarNode && slices.Contains(v.key.Words, v.node.Value)
-	switch {
-	case v.key.Status == DefaultOnly && known:
-		return d.text(v)
-	case !known:
+	if v.node.Kind != yaml.ScalarNode || !slices.Contains(v.key.Words, v.node.Value) {
 		d.wrong(v, didYouMean(nearest(v.node.Value, v.key.Words)))
 	}
 	return v.node.Value

@@ -31,8 +31,8 @@ func (s section) read(v value, prefix string) {
 		switch {
 		case key == nil || e.name == "" || strings.ContainsAny(e.name, ".*"):
 			s.d.unknown(e, join(s.pattern, prefix))
-		case key.Status == Planned:
-			s.d.report(e.at, e.path, "not supported yet", "")
+		case key.Common == Own && s.common():
+			s.d.report(e.at, e.path, "belongs to one service and has no default", "write it at the services")
 		default:
 			s.add(name, s.d.value(e.node, e.path, key))
 		}

@@ -10,17 +10,18 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// config reads the whole file from its top mapping.
-func (d *decoder) config(root *yaml.Node) *Config {
+// config reads the whole file from its top mapping, and what it includes.
+func (d *decoder) config(root *yaml.Node, f *Files) *Config {
 	top := d.top(root)
 	return &Config{
-		Path:     d.file,
+		Path:     f.Path,
+		Files:    f,
 		Log:      top.log(),
 		Control:  top.control(),
 		HTTP:     top.http(),
 		Limits:   Limits{top.integer("limits.max"), top.decimal("limits.max_load")},
 		Drain:    top.duration("drain"),
-		Services: top.services(),
+		Services: top.services(f),
 		where:    d.where,
 		written:  settings(root),
 	}
@@ -35,37 +36,43 @@ func (s section) log() Log {
 	}
 }
 
-func (s section) services() []*Service {
-	if !s.written("services") {
+// services reads those of the file, and then those of each file that it includes.
+func (s section) services(f *Files) []*Service {
+	if s.written(commonPath) {
+		s.d.readCommon(s.get(commonPath))
+	}
+	all := &roll{first: map[string]Position{}}
+	before := len(s.d.problems)
+	patterns := s.patterns()
+	if !f.Followed {
+		f.follow(patterns, s.d.sys)
+	}
+	if s.written("services") {
+		s.d.enlist(s.get("services"), all)
+	}
+	if s.written("include") {
+		s.d.included(f, s.get("include"), all)
+	}
+	if len(all.first) == 0 && len(s.d.problems) == before {
+		s.noServices()
+	}
+	s.d.clashes(all.services)
+	s.d.namesClash(all.services)
+	return all.services
+}
+
+func (s section) noServices() {
+	switch {
+	case s.written("include"):
+		s.d.report(s.self.at, "services", "missing, here and in what is included", "name at least one service")
+	case s.written("services"):
+		s.d.bad(s.get("services"), "no service is named", "")
+	default:
 		s.d.report(s.self.at, "services", "missing", "name at least one service")
-		return nil
 	}
-	var services []*Service
-	v := s.get("services")
-	for _, e := range s.d.entries(v) {
-		services = append(services, s.d.service(e))
-	}
-	if v.node.Kind == yaml.MappingNode && len(v.node.Content) == 0 {
-		s.d.bad(v, "no service is named", "")
-	}
-	s.d.clashes(services)
-	s.d.namesClash(services)
-	return services
 }
 
 var serviceName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$`)
-
-func (d *decoder) service(e entry) *Service {
-	if !serviceName.MatchString(e.name) {
-		d.report(e.at, e.path, "a service's name must be 1 to 64 letters, digits, _, . and -, and not begin with . or -", "")
-	}
-	v := d.value(e.node, e.path, index.byPath["services.*"])
-	v.at = e.at
-	d.where[e.path] = e.at
-	s := d.section(v, "services.*")
-	s.crossCheck()
-	return s.service(e.name)
-}
 
 // service reads the values, in the order of the manual page.
 func (s section) service(name string) *Service {
@@ -134,6 +141,7 @@ func (s section) service(name string) *Service {
 		s.converse(c)
 	}
 	s.checkIdle(c)
+	s.checkFirstByte(c)
 	if c.Mux != "" {
 		s.reachByName(c)
 	}
@@ -151,6 +159,16 @@ func (s section) checkIdle(c *Service) {
 			s.d.bad(s.get("timeout.idle"), "has no effect at "+l.Spec+": the kernel does not tell when its bytes move", "write timeout.session, or a service of its own for it")
 			return
 		}
+	}
+}
+
+// speakFirst are the built-ins whose clients send nothing.
+var speakFirst = []string{"greeting", "chargen", "daytime", "time", "qotd"}
+
+// checkFirstByte warns of a service that waits for its clients as they for it.
+func (s section) checkFirstByte(c *Service) {
+	if c.Timeout.FirstByte > 0 && slices.Contains(speakFirst, c.Builtin) {
+		s.d.warn(s.get("timeout.first_byte"), mistakef("leave it out", "%s speaks first: its clients wait for it, and it for them", c.Builtin))
 	}
 }
 

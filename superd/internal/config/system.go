@@ -18,6 +18,8 @@ type System interface {
 	LookupPort(network, service string) (int, error)
 	// ReadFile returns the content of a file, or more than most bytes of it.
 	ReadFile(path string, most int64) ([]byte, error)
+	// ReadDir returns the names in a directory.
+	ReadDir(path string) ([]string, error)
 }
 
 // Machine is the machine that superd runs on.
@@ -38,6 +40,8 @@ func (machine) LookupPort(network, service string) (int, error) {
 	return net.LookupPort(network, service)
 }
 
+var errDirectory = errors.New("it is a directory")
+
 // ReadFile does not wait for the other end of a pipe: it takes nothing but
 // regular files.
 func (machine) ReadFile(path string, most int64) ([]byte, error) {
@@ -51,9 +55,19 @@ func (machine) ReadFile(path string, most int64) ([]byte, error) {
 	case err != nil:
 		return nil, bareError(err)
 	case info.IsDir():
-		return nil, errors.New("it is a directory")
+		return nil, errDirectory
 	case !info.Mode().IsRegular():
 		return nil, errors.New("it is not a regular file")
 	}
 	return readAll(f, most)
+}
+
+func (machine) ReadDir(path string) ([]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, bareError(err)
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	return names, bareError(err)
 }

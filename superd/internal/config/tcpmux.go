@@ -46,7 +46,11 @@ func (s section) reachByName(c *Service) {
 		return
 	}
 	for _, m := range strayWithName {
-		if s.written(m.key) && (m.key != "wait" || c.Wait != "") {
+		switch {
+		case !s.written(m.key) || m.key == "wait" && c.Wait == "":
+		case s.d.lent[m.key]:
+			s.d.bad(s.get(m.key), "has no meaning with tcpmux", "")
+		default:
 			s.d.bad(v, m.why, m.hint)
 		}
 	}
@@ -109,8 +113,8 @@ func (d *decoder) namesClash(services []*Service) {
 		}
 		key := strings.ToLower(s.Name)
 		if other := first[key]; other != nil {
-			p := s.Problem("tcpmux", fmt.Sprintf("its clients cannot tell it from %s on line %d: tcpmux takes capital and small letters for the same",
-				other.Name, other.Where("").Line), "give it another name")
+			p := s.Problem("tcpmux", fmt.Sprintf("its clients cannot tell it from %s %s: tcpmux takes capital and small letters for the same",
+				other.Name, other.Where("").from(s.Where(""))), "give it another name")
 			d.problems = append(d.problems, p)
 			continue
 		}
