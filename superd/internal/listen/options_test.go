@@ -283,11 +283,11 @@ func TestCheckOfTakenAddresses(t *testing.T) {
 	if found, _ := new(Checker).Check(at(free)); len(found) > 0 {
 		t.Errorf("of one that is free, beforehand it is %v", found)
 	}
-	if again, err := net.Listen("tcp", free); err != nil {
-		t.Errorf("it was kept: %v", err)
-	} else {
-		l = again
+	again, err := net.Listen("tcp", free)
+	if err != nil {
+		t.Fatalf("it was kept: %v", err)
 	}
+	defer again.Close()
 	if after, _ := os.ReadDir("/proc/self/fd"); len(before) < len(after) { // fewer may be left, of those that earlier tests have forgotten
 		t.Errorf("%d descriptors were open and %d are", len(before), len(after))
 	}
