@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -22,17 +23,23 @@ func (d *process) dialUDP(service string, from ...string) *net.UDPConn {
 	return dialUDP(d.t, d.address(service), from...)
 }
 
+// dialUDP takes a port that the kernel gives to nobody who leaves it the choice:
+// one of another address that a socket of superd's has as well is not answered.
 func dialUDP(t testing.TB, address string, from ...string) *net.UDPConn {
 	t.Helper()
 	to, err := net.ResolveUDPAddr("udp", strings.TrimPrefix(address, "udp:"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var own *net.UDPAddr
+	var own net.UDPAddr
 	if len(from) > 0 {
-		own = &net.UDPAddr{IP: net.ParseIP(from[0])}
+		own.IP = net.ParseIP(from[0])
 	}
-	c, err := net.DialUDP("udp", own, to)
+	c, err := (*net.UDPConn)(nil), error(syscall.EADDRINUSE)
+	for try := 0; try < 100 && errors.Is(err, syscall.EADDRINUSE); try++ {
+		own.Port = 10_000 + rand.IntN(20_000) // below ip_local_port_range of ip(7)
+		c, err = net.DialUDP("udp", &own, to)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
