@@ -45,6 +45,13 @@ var commandLines = map[string][]string{
 		"version -c good.yaml",
 		"connect",
 		"connect one two",
+		"explain",
+		"explain cat",
+		"explain cat 10.0.0.1 extra",
+		"explain cat '' -c good.yaml",
+		"explain cat here -c good.yaml --offline",
+		"explain cat gid:4 -c good.yaml --offline",
+		"explain cat vsock:x -c good.yaml --offline",
 		"connect -x",
 		"status extra",
 		"status --socket",
@@ -73,6 +80,7 @@ var commandLines = map[string][]string{
 	"nobody": {
 		"status --socket none",
 		"ps --json --socket none",
+		"explain cat 10.0.0.1 --socket none",
 		"ps --watch --socket none",
 		"reload --socket none",
 		"drain --socket none",
@@ -92,6 +100,11 @@ var commandLines = map[string][]string{
 		"check -c worse.yaml",
 		"run -c nolog.yaml",
 		"check -c nolog.yaml",
+		"explain dog 10.0.0.1 -c good.yaml --offline",
+		"explain cap 10.0.0.1 -c good.yaml --offline",
+		"explain cat vsock:3 -c good.yaml --offline",
+		"explain cat udp:10.0.0.1 -c good.yaml --offline",
+		"explain cat 10.0.0.1 -c bad.yaml --offline",
 		"connect host:port:7",
 		"connect nowhere",
 		"connect 70000",
@@ -112,6 +125,7 @@ var commandLines = map[string][]string{
 		"--help",
 		"run --help",
 		"check -h",
+		"explain --help",
 		"connect --help",
 		"version --help",
 		"status --help",
@@ -198,9 +212,15 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 	_, out, _ := finished(t, superd("--generate-shell-completion"))
-	for _, verb := range []string{"run", "check", "connect", "status", "ps", "reload", "drain", "upgrade", "stop", "kill", "block", "unblock", "version"} {
+	for _, verb := range []string{"run", "check", "explain", "connect", "status", "ps", "reload", "drain", "upgrade", "stop", "kill", "block", "unblock", "version"} {
 		if !strings.Contains("\n"+out, "\n"+verb) {
 			t.Errorf("%s is not proposed in %q", verb, out)
+		}
+	}
+	file := writeFile(t, publicDir(t), "superd.yaml", several("cat", "listen: 7, run: /bin/cat", "dog", "listen: 8, builtin: echo"), 0o644)
+	for _, verb := range []string{"explain"} {
+		if _, out, _ := finished(t, superd(verb, "-c", file, "--generate-shell-completion")); out != "cat\ndog\n" {
+			t.Errorf("for %s it proposes %q", verb, out)
 		}
 	}
 }

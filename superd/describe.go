@@ -141,6 +141,15 @@ func moreSpecific(a, b *admit.Rule) int {
 
 // describeRule is one line: allow 10.0.0.0/8, max_per_source 100 (FILE:LINE:COLUMN).
 func describeRule(r *admit.Rule) string {
+	text := ruleText(r)
+	if o, is := r.Data.(*override); is {
+		text += o.describe()
+	}
+	return text + " (" + r.At.String() + ")"
+}
+
+// ruleText is a rule with its limits.
+func ruleText(r *admit.Rule) string {
 	text := r.Words()
 	if r.Text != "" && r.Text != r.Spec.String() {
 		text += ", that is " + r.Spec.String()
@@ -151,10 +160,7 @@ func describeRule(r *admit.Rule) string {
 	if r.RatePerSource.Count > 0 {
 		text += ", rate_per_source " + r.RatePerSource.String()
 	}
-	if o, is := r.Data.(*override); is {
-		text += o.describe()
-	}
-	return text + " (" + r.At.String() + ")"
+	return text
 }
 
 // describe names variables only: their values may be nobody's business.

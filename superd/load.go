@@ -30,8 +30,13 @@ func readFiles(path string) (*config.Files, error) {
 	if path == "" {
 		path = systemFile
 		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-			return &config.Files{Path: builtInName, Text: etc.Default, Followed: true}, nil
+			return builtIn(), nil
 		}
 	}
 	return config.Read(path, config.Machine)
+}
+
+// builtIn is the embedded default.
+func builtIn() *config.Files {
+	return &config.Files{Path: builtInName, Text: etc.Default, Followed: true}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 
+	"superd/superd/internal/config"
 	"superd/superd/internal/listen"
 	"superd/superd/internal/peer"
 )
@@ -52,6 +53,24 @@ func findLoops(sites []*site) *loops {
 	if some {
 		l.addAddresses()
 	}
+	return l
+}
+
+// imagineLoops is findLoops for a file that nobody has taken up.
+func imagineLoops(c *config.Config) *loops {
+	l := &loops{answering: map[uint16]bool{}, own: map[uint16]bool{}}
+	for _, port := range smallServices {
+		l.answering[port] = true
+	}
+	for _, s := range c.Services {
+		for i := range s.Listen {
+			if at := &s.Listen[i]; s.Enabled && at.Family == config.UDP {
+				l.own[at.Addr.Port()] = true
+				l.answering[at.Addr.Port()] = l.answering[at.Addr.Port()] || s.Builtin != "" && s.Wait == ""
+			}
+		}
+	}
+	l.addAddresses()
 	return l
 }
 
@@ -105,17 +124,22 @@ func (d *daemon) reflection(k *listen.Socket, m *listen.Mailbox) error {
 		}
 		return nil
 	}
-	from, to := m.From.RemoteAddr(), m.From.LocalAddr()
-	switch {
-	case m.From.Port == 0:
-		return errPortless
-	case m.Spread:
+	if m.From.Port != 0 && m.Spread {
 		return errSpread
+	}
+	return l.reflection(m.From.RemoteAddr(), m.From.Port, m.From.LocalAddr())
+}
+
+// reflection is that of what comes from an address, for this machine alone.
+func (l *loops) reflection(from netip.Addr, port uint16, to netip.Addr) error {
+	switch {
+	case port == 0:
+		return errPortless
 	case !from.IsValid() || from.IsUnspecified() || from.IsMulticast() || l.everybody[from]:
 		return errNobody
-	case l.answering[m.From.Port]:
-		return answeringPort(m.From.Port)
-	case l.own[m.From.Port] && (from == to || from.IsLoopback() || l.addresses[from]):
+	case l.answering[port]:
+		return answeringPort(port)
+	case l.own[port] && (from == to || from.IsLoopback() || l.addresses[from]):
 		return errOwn
 	}
 	return nil

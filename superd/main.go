@@ -71,6 +71,7 @@ func command() *cli.Command {
 			onFile("check", "report every mistake in the file", func(c *cli.Command) error {
 				return check(c.String("config"), c.Bool("verbose"))
 			}, &cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print as whom and inside which walls each program runs, and who may come in"}),
+			explainVerb(),
 			{
 				Name:         "connect",
 				Usage:        "be a client of ADDRESS: stdin goes there, its answer to stdout",

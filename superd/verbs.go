@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -107,12 +108,22 @@ func checkArguments(c *cli.Command, wanted string) error {
 	switch {
 	case wanted == "":
 		return noArguments(c)
+	case strings.Contains(wanted, " "):
+		return checkTwo(c, wanted)
 	case c.NArg() > 1:
 		return usageError{fmt.Errorf("%s takes one argument: %q is too much", c.Name, c.Args().Get(1))}
 	case wanted[0] != '[' && c.NArg() == 0:
 		return usageError{fmt.Errorf("%s needs an argument: %s", c.Name, wanted)}
 	case c.NArg() == 1 && c.Args().First() == "":
 		return usageError{fmt.Errorf("%s: the argument is empty", c.Name)}
+	}
+	return nil
+}
+
+// checkTwo is for verbs that take two arguments.
+func checkTwo(c *cli.Command, wanted string) error {
+	if c.NArg() != 2 || c.Args().Get(0) == "" || c.Args().Get(1) == "" {
+		return usageError{fmt.Errorf("%s takes two arguments: %s", c.Name, wanted)}
 	}
 	return nil
 }

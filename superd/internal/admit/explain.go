@@ -21,24 +21,34 @@ type Explanation struct {
 	Source  Source // whom the client is counted by
 	Rule    *Rule  // that holds for the client, nil if none does
 	Rules   []*Rule
+	Live    int // connections of the client's own address, or user (Gate.Count)
 	Steps   []Step
 }
 
 // Explain is the decision that Ask, or Enter and Seat, would make now, and
 // changes nothing. Rules are all that are about the client.
+//
+// To find them all takes a look at every rule of the service, which holds up
+// nobody.
 func (g *Gate) Explain(c Client, now Moment) Explanation {
+	x := g.explain(c, now)
+	x.Rules = x.a.policy.access.matches(&x.a.client)
+	return x.Explanation
+}
+
+func (g *Gate) explain(c Client, now Moment) *explainer {
 	g.house.mu.Lock()
 	defer g.house.mu.Unlock()
 	a := asking{client: c.plain()}
 	g.policy.Load().lookUp(&a, now.Wall)
 	a.source = g.sources[a.key]
 	now.Since = max(now.Since, g.house.clock)
-	x := &explainer{Explanation{Verdict: Entered, Source: a.key, Rule: a.rule(), Rules: a.policy.access.matches(&a.client)}, g, &a, now}
+	x := &explainer{Explanation{Verdict: Entered, Source: a.key, Rule: a.rule(), Live: g.counts[single.of(&a.client)]}, g, &a, now}
 	x.door()
 	x.trouble()
 	x.room()
 	x.queue()
-	return x.Explanation
+	return x
 }
 
 type explainer struct {

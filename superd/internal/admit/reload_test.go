@@ -147,19 +147,20 @@ func TestExplain(t *testing.T) {
 		for _, s := range x.Steps {
 			list = append(list, fmt.Sprintf("%s %v: %s", s.Check, s.Passes, s.Text))
 		}
-		return append(list, fmt.Sprint(x.Verdict, " ", x.Reason, " ", x.Source, " ", len(x.Rules)))
+		return append(list, fmt.Sprint(x.Verdict, " ", x.Reason, " ", x.Source, " ", len(x.Rules), " ", x.Live))
 	}
+	g.Count(host(1))
 	expect(t, "one who has to wait", text(1, friday), []string{
 		"draining true: not draining", "address true: allow 10.0.0.0/8", "hours true: inside Fri 08:00-18:00",
 		"banned true: not banned", "failing true: not failing",
 		"total-limit true: 1 of 9 places are taken", "limit true: 1 of 5 places are taken", "source-limit false: 1 of 1 places are taken",
 		"rate true: 19 of 20 tokens are left", "source-rate true: no limit", "load true: no limit",
-		"queue-full true: 0 of 1 wait", "waits source-limit 10.0.0.1 1"})
+		"queue-full true: 0 of 1 wait", "waits source-limit 10.0.0.1 1 1"})
 	expect(t, "one who is refused", text(9, Moment{0, friday.Wall.Add(24 * time.Hour)}), []string{
 		"draining true: not draining", "address false: deny 10.0.0.9", "hours false: outside Fri 08:00-18:00, open from Fri 2026-01-09 08:00 UTC",
 		"banned true: not banned", "failing true: not failing",
 		"total-limit true: 1 of 9 places are taken", "limit true: 1 of 5 places are taken", "source-limit true: 0 of 1 places are taken",
 		"rate true: 19 of 20 tokens are left", "source-rate true: no limit", "load true: no limit",
-		"refused address 10.0.0.9 2"})
+		"refused address 10.0.0.9 2 0"})
 	check(t, h)
 }

@@ -1,5 +1,8 @@
 package config
 
+// Nearest is the candidate that name is probably a misspelling of, or "".
+func Nearest(name string, candidates []string) string { return nearest(name, candidates) }
+
 // nearest returns the candidate that name is probably a misspelling of, or "".
 func nearest(name string, candidates []string) string {
 	best, at := "", allowedSlips(name)+1

@@ -18,6 +18,7 @@ type Daemon interface {
 	Status() Status
 	Connections(Selection) []Connection
 	Blocks() []Block
+	Explain(service string, who Applicant) (Explanation, error)
 
 	// Ordered is called before each of the following.
 	Ordered(Order)
@@ -114,6 +115,50 @@ type Block struct {
 	Service string `json:"service,omitempty"` // "" is all of them, by an order
 	Source  string `json:"source"`
 	LeftMS  int64  `json:"left_ms,omitempty"` // until it ends; 0 is until it is lifted
+}
+
+// An Applicant is who might come to a service: from an address, or a process of
+// this machine by a unix socket, or else from where there are no addresses.
+type Applicant struct {
+	Addr      netip.Addr
+	Port      uint16 // 0 for any
+	Unix      bool   // UID, GID and Groups say who it is
+	UID, GID  uint32
+	Groups    []uint32 // beside GID
+	Datagrams bool     // it sends one, though there is another way to come
+}
+
+// Explanation is what would become of an applicant, and why.
+type Explanation struct {
+	PID        int       `json:"pid,omitempty"`   // of the superd that has said so; 0 is one that was only imagined
+	UID        uint32    `json:"uid"`             // that it runs as
+	File       string    `json:"file"`            // an absolute path
+	Generation int       `json:"generation"`      // of the file
+	Loaded     time.Time `json:"loaded,omitzero"` // when this generation was
+	Service    string    `json:"service"`
+	Client     string    `json:"client"`
+	Verdict    string    `json:"verdict"`          // enters, waits, refused, disabled
+	Reason     string    `json:"reason,omitempty"` // of who waits or is refused
+	Cause      string    `json:"cause,omitempty"`  // of queue-full: what it would have to wait for
+	Source     string    `json:"source"`           // whom the client is counted by
+	Live       int       `json:"live"`             // connections of the client's own address or user
+	Checks     []Step    `json:"checks"`           // in their order
+	Rules      []Rule    `json:"rules"`            // that are about the client, in the order of the file
+	Notes      []string  `json:"notes"`            // what else there is to know, in words
+}
+
+// A Step is one check of a decision.
+type Step struct {
+	Check  string `json:"check"` // what a refusal by it is called
+	Passes bool   `json:"passes"`
+	Why    string `json:"why"` // the rule, or the numbers
+}
+
+// A Rule is one of allow or deny.
+type Rule struct {
+	Rule  string `json:"rule"`
+	At    string `json:"at"`    // FILE:LINE:COLUMN
+	Holds bool   `json:"holds"` // it is the one that decides
 }
 
 // Report is what a reload has changed.

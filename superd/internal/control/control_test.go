@@ -91,6 +91,11 @@ func (f *fake) Unblock(p netip.Prefix) (Unblocked, error) {
 	return Unblocked{1}, f.err
 }
 
+func (f *fake) Explain(service string, who Applicant) (Explanation, error) {
+	f.note("explain %q %+v", service, who)
+	return Explanation{Verdict: "enters"}, f.err
+}
+
 // high moves a descriptor as the daemon does.
 func high(fd int) (int, error) {
 	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 64)
@@ -177,6 +182,21 @@ func TestConversation(t *testing.T) {
 		{get("/v1/connections?service=a&source=10.1.2.3/8&id=x-1"), 200, "[]", []string{`connections "x-1" "a" 10.0.0.0/8`}},
 		{get("/v1/connections?source=nowhere"), 400, `{"error":"\"nowhere\" is neither an address nor a network such as 10.0.0.0/8"}`, nil},
 		{get("/v1/blocks"), 200, `[{"source":"10.0.0.0/8"}]`, nil},
+		{get("/v1/explain?service=a&address=10.0.0.1"), 200, "",
+			[]string{`explain "a" {Addr:10.0.0.1 Port:0 Unix:false UID:0 GID:0 Groups:[] Datagrams:false}`}},
+		{get("/v1/explain?service=a&address=::1&port=7&datagrams=true"), 200, "",
+			[]string{`explain "a" {Addr:::1 Port:7 Unix:false UID:0 GID:0 Groups:[] Datagrams:true}`}},
+		{get("/v1/explain?service=a&uid=0&gid=1&gid=4"), 200, "",
+			[]string{`explain "a" {Addr:invalid IP Port:0 Unix:true UID:0 GID:1 Groups:[4] Datagrams:false}`}},
+		{get("/v1/explain?service=a"), 200, "", []string{`explain "a" {Addr:invalid IP Port:0 Unix:false UID:0 GID:0 Groups:[] Datagrams:false}`}},
+		{get("/v1/explain?address=10.0.0.1"), 400, `{"error":"explain needs a service"}`, nil},
+		{get("/v1/explain?service=a&address=here"), 400, `{"error":"\"here\" is not an address"}`, nil},
+		{get("/v1/explain?service=a&address=10.0.0.1&port=65536"), 400, `{"error":"\"65536\" is not a number of 16 bits"}`, nil},
+		{get("/v1/explain?service=a&uid=0"), 400, `{"error":"a process has a uid, a gid or several, and no address"}`, nil},
+		{get("/v1/explain?service=a&uid=0&gid=0&address=10.0.0.1"), 400, "", nil},
+		{get("/v1/explain?service=a&uid=-1&gid=0"), 400, "", nil},
+		{get("/v1/explain?service=a&uid=0&gid=x"), 400, "", nil},
+		{post("/v1/explain?service=a", ""), 405, "", nil},
 		{post("/v1/reload", ""), 200, `{"generation":2,"added":null,"changed":null,"removed":null,"settings":null,"warnings":null}`, []string{ordered("reload", "")}},
 		{post("/v1/upgrade", "{}"), 200, `{"version":"2","before":"","generation":0,"connections":0,"paused_ms":0}`, []string{ordered("upgrade", "")}},
 		{post("/v1/drain", ""), 200, `{"services":null,"live":3,"limit_ms":0}`, []string{ordered("drain", ""), `drain ""`}},
@@ -257,7 +277,7 @@ func TestWhoMayOrder(t *testing.T) {
 	d := &desk{server: s, daemon: f}
 	for _, r := range routes {
 		c := &connection{peer: Peer{UID: 4711}}
-		a := request(t, c, r.method, root+r.name, "")
+		a := request(t, c, r.method, root+r.name+"?service=x", "")
 		d.ServeHTTP(a, a.request)
 		if read := r.method == http.MethodGet; read != (a.status == 200) || !read && a.status != 403 {
 			t.Errorf("%s for who may read is answered with %d %s", r.name, a.status, &a.body)
@@ -538,3 +558,18 @@ func TestPanic(t *testing.T) {
 type broken struct{ *fake }
 
 func (broken) Blocks() []Block { panic("a mistake") }
+
+// What a client asks is what the daemon hears.
+func TestApplicantsKeepTheirShape(t *testing.T) {
+	for _, a := range []Applicant{
+		{},
+		{Addr: netip.MustParseAddr("10.0.0.1")},
+		{Addr: netip.MustParseAddr("fe80::1%eth0"), Port: 65535, Datagrams: true},
+		{Unix: true, Groups: []uint32{}},
+		{Unix: true, UID: 1<<32 - 2, GID: 7, Groups: []uint32{4, 0}},
+	} {
+		if got, err := applicant(a.Query("x")); err != nil || fmt.Sprint(got) != fmt.Sprint(a) {
+			t.Errorf("%+v becomes %+v, %v", a, got, err)
+		}
+	}
+}

@@ -25,6 +25,7 @@ var routes = []route{
 	{http.MethodGet, "status", (*desk).status},
 	{http.MethodGet, "connections", (*desk).connections},
 	{http.MethodGet, "blocks", (*desk).blocks},
+	{http.MethodGet, "explain", (*desk).explain},
 	{http.MethodPost, "reload", (*desk).reload},
 	{http.MethodPost, "drain", (*desk).drain},
 	{http.MethodPost, "upgrade", (*desk).upgrade},

@@ -35,16 +35,16 @@ func (p *Plan) capabilitySet() (set uint64) {
 // losesCapabilities tells whether the program is to have no more than the file
 // lists. A program that the file runs as root keeps root's, unless the file
 // has a list.
-func (p *Plan) losesCapabilities() bool {
-	if p.spec.Sandbox.CapsSet {
+func (s *Spec) losesCapabilities() bool {
+	if s.Sandbox.CapsSet {
 		return true
 	}
-	return p.spec.Sandbox.NoNewPrivs && !p.runsAsRoot()
+	return s.Sandbox.NoNewPrivs && !s.runsAsRoot()
 }
 
-func (p *Plan) runsAsRoot() bool {
-	if p.spec.Identity != nil {
-		return p.spec.Identity.UID == 0
+func (s *Spec) runsAsRoot() bool {
+	if s.Identity != nil {
+		return s.Identity.UID == 0
 	}
 	return unix.Geteuid() == 0
 }
@@ -81,7 +81,7 @@ func (p *Plan) dropForGood(set uint64) {
 // addCapabilities leaves the program exactly those that the service keeps, as
 // ambient ones, which survive execve without a file's help.
 func (p *Plan) addCapabilities() {
-	if !p.losesCapabilities() {
+	if !p.spec.losesCapabilities() {
 		return
 	}
 	p.serve("sandbox.capabilities")

@@ -11,13 +11,22 @@ import (
 // Describe says in words for an administrator as whom and inside which walls
 // p's program runs, a line for each, in the order in which they are entered.
 func (p *Plan) Describe() []string {
-	s := &p.spec
-	lines := []string{"user " + p.describeUser()}
+	lines := p.spec.Describe()
+	for _, note := range p.walls.notes {
+		lines = append(lines, note.Error())
+	}
+	return lines
+}
+
+// Describe says the same of a plan that is not made, and so not whether the
+// walls can be built.
+func (s *Spec) Describe() []string {
+	lines := []string{"user " + s.describeUser()}
 	if s.Chroot != "" {
 		lines = append(lines, "root directory "+s.Chroot)
 	}
 	lines = append(lines,
-		"capabilities "+p.describeCapabilities(),
+		"capabilities "+s.describeCapabilities(),
 		"no_new_privs "+strconv.FormatBool(s.Sandbox.NoNewPrivs),
 		"system calls "+s.Sandbox.SystemCalls,
 		"network "+strconv.FormatBool(s.Sandbox.Network),
@@ -29,14 +38,11 @@ func (p *Plan) Describe() []string {
 	if c := describeCgroup(&s.Cgroup); c != "" {
 		lines = append(lines, "cgroup "+c)
 	}
-	for _, note := range p.walls.notes {
-		lines = append(lines, note.Error())
-	}
 	return lines
 }
 
-func (p *Plan) describeUser() string {
-	id := p.spec.Identity
+func (s *Spec) describeUser() string {
+	id := s.Identity
 	if id == nil {
 		return "superd's own"
 	}
@@ -47,14 +53,14 @@ func (p *Plan) describeUser() string {
 	return fmt.Sprintf("%s (%d), group %s (%d), supplementary groups [%s]", id.UserName(), id.UID, id.GroupName(), id.GID, strings.Join(groups, " "))
 }
 
-func (p *Plan) describeCapabilities() string {
+func (s *Spec) describeCapabilities() string {
 	switch {
-	case !p.losesCapabilities():
+	case !s.losesCapabilities():
 		return "those of the user"
-	case len(p.spec.Sandbox.Capabilities) == 0:
+	case len(s.Sandbox.Capabilities) == 0:
 		return "none"
 	}
-	return strings.Join(p.spec.Sandbox.Capabilities, " ")
+	return strings.Join(s.Sandbox.Capabilities, " ")
 }
 
 func describeFiles(s *config.Sandbox) string {

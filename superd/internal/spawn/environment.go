@@ -286,6 +286,23 @@ func (in *instance) describe(f *Facts) {
 	in.envp = append(in.envp, 0)
 }
 
+// Variables is the environment of a connection's program, without a plan, for
+// people: in place of LISTEN_PID's number, which only the program has, it says so.
+func (s *Spec) Variables(f *Facts) []string {
+	variables, names := variablesOf(s.EnvStyle, s.socketVariables()...)
+	list := withoutVariables(s.Env, append(names, s.Further...))
+	for _, v := range variables[f.Peer.Kind] {
+		value := v.value(nil, f)
+		if v.name == listenPID.name {
+			value = []byte("(its own number)")
+		}
+		if len(value) > 0 {
+			list = append(list, v.name+string(value))
+		}
+	}
+	return list
+}
+
 // DefaultPath is the PATH of a program whose service sets none.
 const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

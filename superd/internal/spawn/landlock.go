@@ -86,7 +86,7 @@ func (p *Plan) demand() demand {
 // mayRestrictItself tells whether landlock_restrict_self(2) will be allowed.
 func (p *Plan) mayRestrictItself() bool {
 	s := &p.spec.Sandbox
-	return s.NoNewPrivs || p.runsAsRoot() && !p.losesCapabilities() || slices.Contains(s.Capabilities, "sys_admin")
+	return s.NoNewPrivs || p.spec.runsAsRoot() && !p.spec.losesCapabilities() || slices.Contains(s.Capabilities, "sys_admin")
 }
 
 // buildRules makes the set that children get.

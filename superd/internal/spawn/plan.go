@@ -108,7 +108,7 @@ func (e *Engine) Compile(s Spec) (*Plan, error) {
 func (p *Plan) addSteps() {
 	s := &p.spec
 	p.argv = p.pointers(s.Argv, 0)
-	variables, names := variablesOf(s.EnvStyle, p.socketVariables()...)
+	variables, names := variablesOf(s.EnvStyle, s.socketVariables()...)
 	p.variables = variables
 	p.static = p.pointers(withoutVariables(s.Env, append(names, s.Further...)), p.mostVariables()+len(s.Further))
 	p.addDescriptors()

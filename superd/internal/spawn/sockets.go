@@ -42,8 +42,8 @@ var named = []variable{
 var listenPID = variable{"LISTEN_PID=", func(b []byte, _ *Facts) []byte { return append(b, make([]byte, 20)...) }}
 
 // socketVariables are those of a program that gets sockets.
-func (p *Plan) socketVariables() []variable {
-	if p.spec.Sockets == 0 {
+func (s *Spec) socketVariables() []variable {
+	if s.Sockets == 0 {
 		return nil
 	}
 	return append([]variable{listenPID}, named...)
