@@ -90,7 +90,7 @@ func (b *build) leader(c *config.Service) (*service, config.Problems) {
 func (b *build) plans(s *service, id, user *spawn.Identity) (problems config.Problems) {
 	list := s.planned()
 	specs := make([]spawn.Spec, len(list))
-	s.inherits = !converses(s.config) && s.config.Wait == "" // so that sessions, and what they are answered from, belong to one thread, whatever a reload makes of the service
+	s.inherits = !b.daemon.trying && !converses(s.config) && s.config.Wait == "" // so that sessions, and what they are answered from, belong to one thread, whatever a reload makes of the service
 	for i, p := range list {
 		specs[i] = specOf(p.config, p.image, id, user)
 		s.inherits = s.inherits && spawn.Inheritable(&specs[i])
@@ -176,7 +176,7 @@ func (b *build) converse(s *service) {
 }
 
 func (b *build) plan(c *config.Service, spec spawn.Spec) (*spawn.Plan, config.Problems) {
-	spec.Check = b.daemon.checking
+	spec.Check, spec.Terminal = b.daemon.checking && !b.daemon.trying, b.daemon.trying
 	plan, err := b.daemon.engine.Compile(spec)
 	if plan != nil {
 		for _, note := range plan.Notes() {

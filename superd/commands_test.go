@@ -52,6 +52,11 @@ var commandLines = map[string][]string{
 		"explain cat here -c good.yaml --offline",
 		"explain cat gid:4 -c good.yaml --offline",
 		"explain cat vsock:x -c good.yaml --offline",
+		"try",
+		"try cat dog",
+		"try -c good.yaml ''",
+		"try cat -c ''",
+		"try cat -c good.yaml --from here",
 		"connect -x",
 		"status extra",
 		"status --socket",
@@ -105,6 +110,8 @@ var commandLines = map[string][]string{
 		"explain cat vsock:3 -c good.yaml --offline",
 		"explain cat udp:10.0.0.1 -c good.yaml --offline",
 		"explain cat 10.0.0.1 -c bad.yaml --offline",
+		"try cap -c good.yaml",
+		"try cat -c none.yaml",
 		"connect host:port:7",
 		"connect nowhere",
 		"connect 70000",
@@ -126,6 +133,7 @@ var commandLines = map[string][]string{
 		"run --help",
 		"check -h",
 		"explain --help",
+		"try --help",
 		"connect --help",
 		"version --help",
 		"status --help",
@@ -212,13 +220,13 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 	_, out, _ := finished(t, superd("--generate-shell-completion"))
-	for _, verb := range []string{"run", "check", "explain", "connect", "status", "ps", "reload", "drain", "upgrade", "stop", "kill", "block", "unblock", "version"} {
+	for _, verb := range []string{"run", "check", "explain", "try", "connect", "status", "ps", "reload", "drain", "upgrade", "stop", "kill", "block", "unblock", "version"} {
 		if !strings.Contains("\n"+out, "\n"+verb) {
 			t.Errorf("%s is not proposed in %q", verb, out)
 		}
 	}
 	file := writeFile(t, publicDir(t), "superd.yaml", several("cat", "listen: 7, run: /bin/cat", "dog", "listen: 8, builtin: echo"), 0o644)
-	for _, verb := range []string{"explain"} {
+	for _, verb := range []string{"explain", "try"} {
 		if _, out, _ := finished(t, superd(verb, "-c", file, "--generate-shell-completion")); out != "cat\ndog\n" {
 			t.Errorf("for %s it proposes %q", verb, out)
 		}

@@ -41,6 +41,7 @@ type daemon struct {
 	self        string              // the path of superd's own program
 	will        *inheritance        // from the superd before, until all goes on; nil for none
 	checking    bool                // nothing will be served
+	trying      bool                // but programs are started on a terminal
 	serving     bool                // Watch and Serve have been started
 	entered     bool                // the second set's thread has entered the common walls
 

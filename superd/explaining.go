@@ -108,7 +108,7 @@ func (q *question) imagined(name string, c *stranger) (*explained, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := imagine(file, name, uint32(os.Geteuid()))
+	m, err := imagine(file, name, uint32(os.Geteuid()), false)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (x *explained) fill(c *stranger) error {
 	if err != nil {
 		return err
 	}
-	m, err := imagine(file, x.Service, x.UID)
+	m, err := imagine(file, x.Service, x.UID, false)
 	if err != nil {
 		return err
 	}

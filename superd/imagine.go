@@ -27,15 +27,16 @@ type imagined struct {
 }
 
 // imagine makes the service of that name, of a superd that the user uid runs.
-// Where that is not who asks, the walls are not tried.
-func imagine(c *config.Config, name string, uid uint32) (*imagined, error) {
+// Where that is not who asks, the walls are not tried. To be tried on a terminal,
+// its plans are others.
+func imagine(c *config.Config, name string, uid uint32, trying bool) (*imagined, error) {
 	i := slices.IndexFunc(c.Services, func(s *config.Service) bool { return s.Name == name })
 	if i < 0 {
 		return nil, fmt.Errorf("%s: %s", c.Path, noService(name, c.Services))
 	}
 	m := &imagined{uid: uid, log: event.Open(os.Stderr, event.Options{Level: "error", Format: c.Log.Format})}
 	m.daemon = newDaemon(c, m.log, spawn.NewEngine())
-	m.daemon.checking = true
+	m.daemon.checking, m.daemon.trying = true, trying
 	if err := m.build(c.Services[i]); err != nil {
 		m.close()
 		return nil, err
@@ -111,10 +112,7 @@ func (m *imagined) outfitFor(c *stranger, live int) *outfit {
 	if m.user == nil {
 		return &outfit{Argv: []string{}, Walls: []string{}, Environment: []string{}, Problems: m.allProblems(m.config)}
 	}
-	entry, plan := m.config, m.conn.Plan
-	if o := m.overrideFor(c.applicant()); o != nil {
-		entry, plan = o.service, o.conn.Plan
-	}
+	entry, plan := m.entryFor(c)
 	spec := specOf(entry, nil, m.id, m.user)
 	p := &outfit{
 		Path: spec.Path, Builtin: entry.Builtin, Argv: spec.Argv, Dir: spec.Dir,
@@ -127,6 +125,18 @@ func (m *imagined) outfitFor(c *stranger, live int) *outfit {
 		p.Walls = plan.Describe()
 	}
 	return p
+}
+
+// entryFor is what the file says of a service for c, and its plan.
+func (m *imagined) entryFor(c *stranger) (*config.Service, *spawn.Plan) {
+	entry, stream, datagrams := m.config, &m.conn, &m.sessions
+	if o := m.overrideFor(c.applicant()); o != nil {
+		entry, stream, datagrams = o.service, &o.conn, &o.sessions
+	}
+	if c.peer.Datagrams && datagrams.Plan != nil {
+		return entry, datagrams.Plan
+	}
+	return entry, stream.Plan
 }
 
 // allProblems are those of m, and what is missing on this machine.

@@ -34,9 +34,15 @@ func main() {
 func execute(args []string) int {
 	err := command().Run(context.Background(), args)
 	var usage usageError
+	var tried outcome
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &tried):
+		if tried.text != "" {
+			fmt.Fprintln(os.Stderr, tried.text)
+		}
+		return tried.code
 	case errors.As(err, &usage):
 		fmt.Fprintf(os.Stderr, "superd: %v\n", err)
 		return exitUsage
@@ -72,6 +78,7 @@ func command() *cli.Command {
 				return check(c.String("config"), c.Bool("verbose"))
 			}, &cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print as whom and inside which walls each program runs, and who may come in"}),
 			explainVerb(),
+			tryVerb(),
 			{
 				Name:         "connect",
 				Usage:        "be a client of ADDRESS: stdin goes there, its answer to stdout",

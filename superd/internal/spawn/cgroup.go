@@ -56,8 +56,12 @@ func (p *Plan) buildCgroup() (err error) {
 		return err
 	}
 	name := "service." + p.spec.Service
-	if p.spec.Check {
+	switch {
+	case p.spec.Check:
 		name = fmt.Sprintf("check.%d.%s", os.Getpid(), p.spec.Service)
+	case p.spec.Terminal:
+		name = fmt.Sprintf("try.%d.%s", os.Getpid(), p.spec.Service)
+		tree, p.spec.Cgroup.PerConnection = tree.ofTerminal(), true // so that it is empty, and goes, at the end
 	}
 	needed, err := p.controllers(tree)
 	if err != nil || p.spec.Check && !tree.root {

@@ -53,7 +53,7 @@ type Child struct {
 // them once the child has its own, or when it could not be started; but where
 // the system was [Busy], they are the caller's still.
 type Streams struct {
-	Connection int   // -1 where the plan is for listening sockets
+	Connection int   // -1 where the plan is for listening sockets, or a terminal
 	Stderr     int   // the write end of a pipe; -1 where the plan needs none
 	Sockets    []int // listening sockets, at most as many as the plan is for; they stay the caller's
 }
@@ -139,8 +139,8 @@ func (in *instance) prepare(s Streams, f *Facts) error {
 	}
 	*in.told, in.reported = told{}, false
 	in.useCell()
-	highest := max(s.Connection, s.Stderr)
-	last, err := in.lend(firstSocket + len(s.Sockets))
+	highest := max(s.Connection, s.Stderr, p.highestKept())
+	last, err := in.lend(p.firstClosed(len(s.Sockets)))
 	if err != nil {
 		return err
 	}
@@ -150,6 +150,19 @@ func (in *instance) prepare(s Streams, f *Facts) error {
 	}
 	highest = max(highest, last, lastSocket)
 	in.steps[p.unshare].args[0] = uintptr(highest + 1)
+	if !p.spec.Terminal {
+		in.connect(s)
+	}
+	in.describe(f)
+	if c := p.walls.cgroup; c != nil {
+		return c.enter(in)
+	}
+	return nil
+}
+
+// connect has the child make its descriptors 0, 1 and 2 of s.
+func (in *instance) connect(s Streams) {
+	p := in.plan
 	in.steps[p.stdout].args[0] = uintptr(p.output(s))
 	if p.spec.Sockets == 0 {
 		in.steps[p.stdin].args[0] = uintptr(s.Connection)
@@ -160,11 +173,6 @@ func (in *instance) prepare(s Streams, f *Facts) error {
 	case StderrClient:
 		in.steps[p.stderr].args[0] = uintptr(s.Connection)
 	}
-	in.describe(f)
-	if c := p.walls.cgroup; c != nil {
-		return c.enter(in)
-	}
-	return nil
 }
 
 // aboard is what an instance's tid holds while its child is in our memory: the

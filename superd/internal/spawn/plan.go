@@ -50,6 +50,11 @@ type Spec struct {
 	// services does not notice.
 	Check bool
 
+	// Terminal says that the program is an ordinary child of the calling process:
+	// it has that one's descriptors 0, 1 and 2, where no other place is said for 2,
+	// and its session, and a cgroup that is its own alone. It gets no connection.
+	Terminal bool
+
 	// Inherit says that children are started by a thread that Engine.Confine
 	// has prepared; only for what Inheritable allows.
 	Inherit bool
@@ -138,6 +143,11 @@ func (p *Plan) Identity() *Identity { return p.spec.Identity }
 func (p *Plan) addDescriptors() {
 	p.unshare = p.add("unshare the descriptor table", unix.SYS_CLOSE_RANGE, 0, ^uintptr(0)>>32, unix.CLOSE_RANGE_UNSHARE)
 	p.addCall()
+	if p.spec.Terminal {
+		p.addTerminal()
+		p.addClosing()
+		return
+	}
 	p.session = p.add("start a session", unix.SYS_SETSID)
 	if p.spec.Sockets > 0 {
 		p.addSockets()
@@ -146,16 +156,21 @@ func (p *Plan) addDescriptors() {
 		p.stdout = p.add("make the connection descriptor 1", unix.SYS_DUP3, 0, 1)
 	}
 	if p.spec.Stderr == StderrNull {
-		p.ignore(p.add("close descriptor 2", unix.SYS_CLOSE, 2))
-		at := unix.AT_FDCWD
-		p.serve("stderr")
-		p.add("open /dev/null", unix.SYS_OPENAT, uintptr(at), p.string("/dev/null"), unix.O_RDWR)
-		p.serve("")
+		p.addNull()
 	} else {
 		p.stderr = p.add("make descriptor 2", unix.SYS_DUP3, 0, 2)
 	}
 	p.addSocketNumbers()
 	p.addClosing()
+}
+
+// addNull makes /dev/null descriptor 2.
+func (p *Plan) addNull() {
+	p.ignore(p.add("close descriptor 2", unix.SYS_CLOSE, 2))
+	at := unix.AT_FDCWD
+	p.serve("stderr")
+	p.add("open /dev/null", unix.SYS_OPENAT, uintptr(at), p.string("/dev/null"), unix.O_RDWR)
+	p.serve("")
 }
 
 // addClosing closes what the child's table still has of other connections, at
@@ -209,7 +224,7 @@ func (p *Plan) addOOMScore(value string) {
 	p.add("free descriptor 0", unix.SYS_CLOSE, 0)
 	p.add("open "+file, unix.SYS_OPENAT, uintptr(here), p.string(file), unix.O_WRONLY)
 	p.add("set oom_score_adj to "+value, unix.SYS_WRITE, 0, p.string(value), uintptr(len(value)))
-	p.add("make the connection descriptor 0 again", unix.SYS_DUP3, 1, 0)
+	p.restoreStdin()
 }
 
 // addIdentity: groups, then gid, then uid, since each needs the privilege that

@@ -54,7 +54,12 @@ func (p *Plan) roomForNames() int { return p.spec.Sockets * (LongestSocketName +
 
 // beyond is the first number that no socket of the program's has: whatever else
 // the child needs until execve stands there.
-func (p *Plan) beyond() int { return firstSocket + p.spec.Sockets }
+func (p *Plan) beyond() int {
+	if p.spec.Terminal {
+		return spareStdin + 1
+	}
+	return firstSocket + p.spec.Sockets
+}
 
 // addSockets is what a program has as 0 and 1 that gets sockets and no
 // connection: nothing to read, and what it writes goes where its errors go.
@@ -71,11 +76,14 @@ func (p *Plan) emptyStdin() {
 
 // restoreStdin makes 0 again what it was before it was used for something else.
 func (p *Plan) restoreStdin() {
-	if p.spec.Sockets > 0 {
+	switch {
+	case p.spec.Terminal:
+		p.add("make descriptor 0 again", unix.SYS_DUP3, spareStdin, 0)
+	case p.spec.Sockets > 0:
 		p.emptyStdin()
-		return
+	default:
+		p.add("make the connection descriptor 0 again", unix.SYS_DUP3, 1, 0)
 	}
-	p.add("make the connection descriptor 0 again", unix.SYS_DUP3, 1, 0)
 }
 
 // addSocketNumbers comes when nothing is needed any more that has one of the
