@@ -112,7 +112,7 @@ func decided(x explained) string {
 func TestExplainWhatRuns(t *testing.T) {
 	t.Parallel()
 	d := startAsked(t, several(
-		"cat", `listen: "127.0.0.1:0", run: /bin/cat, max: 2, max_per_source: 1, queue: {length: 1}, env: {SECRET: hello}`,
+		"cat", `listen: "127.0.0.1:0", run: /bin/cat, max: 2, max_per_source: 1, queue: {length: 1, timeout: 1h}, env: {SECRET: hello}`,
 		"other", `listen: "127.0.0.1:0", builtin: echo`))
 	ask := func(service, address string) explained {
 		return explains(t, superd("explain", "--json", service, address, "-c", d.named()))
@@ -152,7 +152,6 @@ func TestExplainWhatRuns(t *testing.T) {
 	if got := explains(t, superd("explain", "--json", "--offline", "other", "127.0.0.1", "-c", d.named())); decided(got) != "enters" || got.PID != 0 {
 		t.Errorf("of one that was only imagined it says %+v", got)
 	}
-	d.told("kill", "--service", "cat")
 	d.idle-- // the socket of what is drained
 }
 

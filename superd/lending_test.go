@@ -170,6 +170,7 @@ func TestOutputOfListenFDs(t *testing.T) {
 	t.Parallel()
 	d := start(t, several(
 		"web", `wait: listen-fds, listen: "127.0.0.1:0", run: [/bin/sh, -c, "echo out; echo err >&2; read x; echo in $?"]`,
+		"killable", `wait: listen-fds, listen: "127.0.0.1:0", run: [/bin/readlink, /proc/self/fd/0], oom_score_adj: 900`,
 		"long", `wait: listen-fds, listen: "127.0.0.1:0", run: [/bin/sleep, "1000"], timeout: {session: 300ms}`))
 	for _, service := range []string{"web", "long"} {
 		d.dial(service)
@@ -177,6 +178,10 @@ func TestOutputOfListenFDs(t *testing.T) {
 	for _, want := range []string{"out", "err", "in 1"} {
 		d.await(func(r record) bool { return r.is("stderr") && r.text("service") == "web" && r.text("text") == want })
 	}
+	d.dial("killable") // on its way to the program, 0 is needed for something else
+	d.await(func(r record) bool {
+		return r.is("stderr") && r.text("service") == "killable" && r.text("text") == "/dev/null"
+	})
 	for service, reason := range map[string]string{"web": "", "long": "timeout.session"} {
 		if r := d.exited(service, 1)[0]; r.text("reason") != reason || r.number("bytes_in") != -1 {
 			t.Errorf("it is recorded as %v", r)
