@@ -25,6 +25,7 @@ var wallClock = regexp.MustCompile(`\.(Unix|UnixMilli|UnixNano|UTC|In|AppendForm
 
 // showsTime is where that has its place, and why.
 var showsTime = map[string]string{
+	"imagine.go":                "the name of a connection that is none",
 	"daemon.go":                 "hands both clocks to admission",
 	"metrics.go":                "dates of the file and of the start, for Prometheus",
 	"tables.go":                 "since when, for people",
