@@ -143,8 +143,14 @@ func (x *explained) fill(c *stranger) error {
 // isOlder tells whether the file has changed since superd has read it, as far as
 // can be seen.
 func (x *explained) isOlder(file *config.Config, m *imagined, c *stranger) bool {
-	if info, err := os.Stat(file.Path); err == nil && info.ModTime().After(x.Loaded) {
-		return true
+	paths := []string{file.Path}
+	for _, f := range file.Files.Included {
+		paths = append(paths, f.Path)
+	}
+	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil && info.ModTime().After(x.Loaded) {
+			return true
+		}
 	}
 	now := m.explain(c.applicant(), imagineLoops(file), m.daemon.now())
 	return !slices.EqualFunc(now.Rules, x.Rules, func(a, b control.Rule) bool { return a.Rule == b.Rule && a.Holds == b.Holds })
