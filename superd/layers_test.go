@@ -34,6 +34,8 @@ var floors = map[string][]string{
 
 	"superd/superd/internal/lobby": {},
 
+	"superd/superd/internal/migrate": {"superd/superd/internal/config"},
+
 	"superd/superd/internal/conn": {"superd/superd/internal/spawn", "superd/superd/internal/event", "superd/superd/internal/peer"},
 
 	"superd/superd": {
@@ -41,7 +43,7 @@ var floors = map[string][]string{
 		"superd/superd/internal/config", "superd/superd/internal/control", "superd/superd/internal/event",
 		"superd/superd/internal/listen", "superd/superd/internal/admit", "superd/superd/internal/spawn",
 		"superd/superd/internal/conn", "superd/superd/internal/peer", "superd/superd/internal/lobby", "superd/superd/internal/proxy",
-		"superd/superd/internal/tcpmux",
+		"superd/superd/internal/tcpmux", "superd/superd/internal/migrate",
 	},
 	"superd/superd/bench": {"superd/services"}, // a client, and no part of the daemon
 }

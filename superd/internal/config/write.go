@@ -10,14 +10,14 @@ import (
 )
 
 // A Draft is a mapping on its way into a file, in the order that the file will
-// have. Values are texts, Quoted, int, bool, lists of them, and Drafts.
+// have. Values are texts, Quoted, numbers, bool, lists of them, and Drafts.
 type Draft []Pair
 
 // A Pair is one key of a Draft, with its value.
 type Pair struct {
 	Key     string
-	Value   any      // string, Quoted, int, bool, []string, []any, Draft
-	Comment []string // lines above the key
+	Value   any      // string, Quoted, int, float64, bool, []string, []any, Draft
+	Comment []string // lines above the key; "" is an empty one
 }
 
 // Quoted is a text that the file must have in quotes, as a mode.
@@ -25,6 +25,10 @@ type Quoted string
 
 // widest is how long a mapping on one line gets, in bytes.
 const widest = 100
+
+// spacious is how deep mappings have a line for each key in any case: the
+// services, and the keys of each.
+const spacious = 2
 
 // Write returns the text of a file. What it writes is read as it was, whatever
 // the texts are, but for bytes that are not UTF-8: U+FFFD stands for those.
@@ -51,6 +55,10 @@ func (w *draftWriter) mapping(d Draft, depth int) {
 
 func (w *draftWriter) comment(lines []string, depth int) {
 	for _, line := range lines {
+		if line == "" {
+			w.WriteByte('\n')
+			continue
+		}
 		w.indent(depth)
 		w.WriteString(strings.TrimRight("# "+oneLine(line), " ") + "\n")
 	}
@@ -71,7 +79,7 @@ func (w *draftWriter) value(v any, depth int) {
 	d, isMapping := v.(Draft)
 	list, isList := v.([]any)
 	switch text := flow(v); {
-	case isMapping && (len(text) > widest || depth == 0 || commented(d)) && len(d) > 0:
+	case isMapping && (len(text) > widest || depth < spacious || commented(d)) && len(d) > 0:
 		w.WriteByte('\n')
 		w.mapping(d, depth+1)
 	case isList && len(text) > widest:

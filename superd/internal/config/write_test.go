@@ -23,7 +23,7 @@ func TestWrite(t *testing.T) {
 	const want = `# two lines
 # of comment` + "\uFFFD" + `in one
 services:
-  #
+
   # inetd.conf:3
   echo:
     listen: [7, "[::1]:8", {address: unix:/run/x, mode: "0666"}]
