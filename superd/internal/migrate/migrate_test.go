@@ -61,6 +61,10 @@ func TestImport(t *testing.T) {
 		{"inetd", "debian.conf"},
 		{"inetd", "freebsd.conf"},
 		{"xinetd", "xinetd.conf"},
+		{"systemd", "ssh.socket ssh@.service"},
+		{"systemd", "gpsd.service gpsd.socket lonely.service"},
+		{"systemd", "check.socket check@.service"},
+		{"systemd", "udp.socket tftpd.service"},
 	} {
 		t.Run(c.format+"/"+c.name, func(t *testing.T) {
 			var files []string
@@ -101,7 +105,11 @@ func golden(t *testing.T, path, got string) {
 // loads where there is one, and notes that fit on a line.
 func everything(t *testing.T, format string, data string) {
 	t.Helper()
-	r, err := Import(format, []string{"f"}, one(data))
+	files := []string{"f"}
+	if format == "systemd" {
+		files = []string{"f.socket", "f.service", "f@.service"}
+	}
+	r, err := Import(format, files, one(data))
 	for _, n := range r.Notes {
 		if n.At.Line < 1 || n.What == "" || strings.ContainsAny(n.String(), "\n\r\x00\x1b") {
 			t.Errorf("not a note: %q", n)
@@ -144,6 +152,27 @@ func FuzzInetd(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) { everything(t, "inetd", text) })
+}
+
+func FuzzSystemd(f *testing.F) {
+	seed(f, "systemd")
+	both := ""
+	for _, name := range []string{"check.socket", "check@.service"} {
+		data, err := os.ReadFile(filepath.Join("testdata/systemd", name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		both += string(data) + "\n"
+	}
+	f.Add(both)
+	for _, text := range []string{
+		"", "[Socket]", "[]", "[Socket]\nListenStream=1\n[Service]\nExecStart=/x", "[Socket]\nListenStream=\\\n", "a=b", "[Socket]\n=b", "[Socket]\nListenStream=vsock:1:2\nListenStream=@\nListenStream=/\n[Service]\nExecStart=x",
+		"[Socket]\nListenStream=1\nAccept=yes\n[Service]\nExecStart=@/x \\xff \\u12 '\nMemoryMax=1\nTasksMax=0\nCPUQuota=nan%\nLimitNICE=+99\nNice=x\nUser=%i\nCapabilityBoundingSet=CAP_X",
+		"[Socket]\nListenStream=1\nIPAddressDeny=x 1.2.3.4/8 any\nIPAddressAllow=1.2.3.4%x ::ffff:1.2.3.4/96\nAccept=1\n[Service]\nExecStart=/x ${A} $B $$ ; y\nStandardInput=socket\nRuntimeMaxSec=1e9y 5\nProtectSystem=strict\nReadWritePaths=x //y/../z",
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) { everything(t, "systemd", text) })
 }
 
 func FuzzXinetd(f *testing.F) {
