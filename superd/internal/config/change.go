@@ -38,24 +38,23 @@ func writtenIn(n *yaml.Node, prefix string, w written) written {
 }
 
 // flat is a value on one line, whatever line it was written on.
-func flat(n *yaml.Node) (text string) {
+func flat(n *yaml.Node) string {
 	n = followed(n)
 	if n.Kind == yaml.ScalarNode {
 		return n.Value
 	}
+	items := make([]string, 0, len(n.Content))
 	for i, content := range n.Content {
-		switch {
-		case n.Kind == yaml.MappingNode && i%2 == 1:
-			text += ": "
-		case i > 0:
-			text += ", "
+		if n.Kind == yaml.MappingNode && i%2 == 1 {
+			items[i/2] += ": " + flat(content)
+			continue
 		}
-		text += flat(content)
+		items = append(items, flat(content))
 	}
 	if n.Kind == yaml.MappingNode {
-		return "{" + text + "}"
+		return "{" + strings.Join(items, ", ") + "}"
 	}
-	return "[" + text + "]"
+	return "[" + strings.Join(items, ", ") + "]"
 }
 
 // longestValue is how much of a value a change shows.
