@@ -20,7 +20,7 @@ import (
 var update = flag.Bool("update", false, "write the golden files anew")
 
 // commandLines are uses of superd that end by themselves, in a directory with
-// the files good.yaml, bad.yaml, worse.yaml and nolog.yaml. What is said is compared with
+// the files good.yaml, bad.yaml, worse.yaml, nolog.yaml, inetd.conf and xinetd.conf. What is said is compared with
 // the golden file of the same name.
 var commandLines = map[string][]string{
 	"wrong use": {
@@ -58,6 +58,12 @@ var commandLines = map[string][]string{
 		"try cat -c ''",
 		"try cat -c good.yaml --from here",
 		"connect -x",
+		"import",
+		"import sendmail x",
+		"import inetd",
+		"import inetd -x",
+		"import tcpserver --",
+		"import -x",
 		"status extra",
 		"status --socket",
 		"status --socket ''",
@@ -116,6 +122,12 @@ var commandLines = map[string][]string{
 		"connect nowhere",
 		"connect 70000",
 		"connect unix:none",
+		"import inetd none.conf",
+		"import inetd.conf .",
+		"import inetd bad.yaml",
+		"import xinetd inetd.conf xinetd.conf",
+		"import systemd inetd.conf",
+		"import tcpserver -- tcpserver 0 25",
 		"status -c none.yaml",
 		"status -c worse.yaml",
 	},
@@ -134,6 +146,10 @@ var commandLines = map[string][]string{
 		"check -h",
 		"explain --help",
 		"try --help",
+		"import inetd inetd.conf",
+		"import tcpserver -- setuidgid mail tcpserver -c 20 -l0 0 25 /usr/sbin/smtpd -x --help",
+		"import --help",
+		"import --version",
 		"connect --help",
 		"version --help",
 		"status --help",
@@ -155,6 +171,8 @@ func TestCommandLines(t *testing.T) {
 	dir := publicDir(t)
 	writeFile(t, dir, "good.yaml", one("cat", "run: /bin/cat")+"\n", 0o644)
 	writeFile(t, dir, "bad.yaml", "services:\n  cat: {listen: 0, rum: /bin/cat}\n  dog: {lisen: 0, builtin: bark}\n", 0o644)
+	writeFile(t, dir, "inetd.conf", "# two\n7 stream tcp nowait root internal\n70 stream tcp nowait/5 gopher:daemon /usr/sbin/gopherd gopherd -I\n", 0o644)
+	writeFile(t, dir, "xinetd.conf", "includedir none.d\n", 0o644)
 	writeFile(t, dir, "worse.yaml", "services: [\n", 0o644)
 	writeFile(t, dir, "elsewhere.yaml", "control: {path: /nowhere/superd.sock}\n", 0o644)
 	writeFile(t, dir, "nolog.yaml", "log: {output: /nonexistent/superd.log}\nservices: {cat: {listen: '192.0.2.1:0', run: /bin/cat}}\n", 0o644)
@@ -220,7 +238,7 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 	_, out, _ := finished(t, superd("--generate-shell-completion"))
-	for _, verb := range []string{"run", "check", "explain", "try", "connect", "status", "ps", "reload", "drain", "upgrade", "stop", "kill", "block", "unblock", "version"} {
+	for _, verb := range []string{"run", "check", "explain", "try", "connect", "import", "status", "ps", "reload", "drain", "upgrade", "stop", "kill", "block", "unblock", "version"} {
 		if !strings.Contains("\n"+out, "\n"+verb) {
 			t.Errorf("%s is not proposed in %q", verb, out)
 		}

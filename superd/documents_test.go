@@ -548,7 +548,7 @@ var unseen = []string{"cannot close descriptor 2", "cannot tell superd", "cannot
 func TestManualHasEveryDiagnostic(t *testing.T) {
 	known := manual(t, "superd.8").section(t, "DIAGNOSTICS").prose()
 	found := 0
-	for _, dir := range []string{".", "internal/listen", "internal/spawn", "internal/conn", "internal/admit", "internal/control", "internal/event"} {
+	for _, dir := range []string{".", "internal/listen", "internal/spawn", "internal/conn", "internal/admit", "internal/control", "internal/event", "internal/migrate"} {
 		files, _ := filepath.Glob(filepath.Join(dir, "*.go"))
 		for _, file := range files {
 			if strings.HasSuffix(file, "_test.go") {

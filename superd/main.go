@@ -91,6 +91,7 @@ func command() *cli.Command {
 					return connect(c.Args().First(), os.Stdin, os.Stdout)
 				},
 			},
+			importVerb(),
 			{
 				Name:         "version",
 				Usage:        "print the version",

@@ -389,6 +389,9 @@ func (a *activation) networks(name string) (list []netip.Prefix, at Place) {
 					p, err = netip.PrefixFrom(addr, addr.BitLen()), nil
 				}
 				switch {
+				case len(list) >= most:
+					a.off(s.at, "%s is not carried over as a whole: it has more than %d networks", name, most)
+					return list, at
 				case err == nil:
 					list = append(list, config.Network(p).Network)
 				case name == "IPAddressDeny":

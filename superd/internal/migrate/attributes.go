@@ -25,8 +25,8 @@ type xinetdService struct {
 	internal  bool
 }
 
-func (x *xinetdFiles) service(b block, chosen func(id string) bool) {
-	all := b.over(x.defaults.over(nil))
+func (x *xinetdFiles) service(b block, defaults settings, chosen func(id string) bool) {
+	all := b.over(defaults)
 	id := cmp.Or(all.word("id"), b.name)
 	if unfit := unfitFor(b.name, all); unfit != "" {
 		x.im.note(b.at, "the service %s is left out: %s", quote(id), unfit)
@@ -293,7 +293,7 @@ func (s *xinetdService) env(a attribute) {
 
 // variable adds one to env, or replaces it.
 func (s *service) variable(vars config.Draft, at Place, name, val string) config.Draft {
-	if !isVariable(name) {
+	if !isVariable(name) || len(vars) == most {
 		s.note(at, "the variable %s is not carried over: superd cannot have its name", quote(name))
 		return vars
 	}
@@ -309,16 +309,6 @@ func isVariable(name string) bool {
 		}
 	}
 	return name != "" && len(name) <= 255 && !strings.HasPrefix(name, "SUPERD_")
-}
-
-func distinct(list []string) []string {
-	seen := []string{}
-	for _, text := range list {
-		if !slices.Contains(seen, text) {
-			seen = append(seen, text)
-		}
-	}
-	return seen
 }
 
 func (s *xinetdService) rlimit(key string, a attribute) {

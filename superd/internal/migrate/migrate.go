@@ -17,15 +17,21 @@ import (
 	"superd/superd/internal/config"
 )
 
-// Machine is what an import may ask for.
+// Machine is what an import may ask for. Errors are whole sentences, with the
+// name.
 type Machine interface {
-	// ReadFile returns a file's content, which it bounds.
+	// ReadFile returns the content of a file that the import is about.
 	ReadFile(name string) ([]byte, error)
+	// Include returns the content of a file that such a file names.
+	Include(name string) ([]byte, error)
 	// ReadDir returns the names in a directory, in the order of the C locale.
 	ReadDir(name string) ([]string, error)
 	// LookupPort returns the port of a service name on "tcp" or "udp".
 	LookupPort(network, service string) (int, error)
 }
+
+// Largest is how many bytes a file may have, or all that are included together.
+const Largest = 8 << 20
 
 // A Place is a line of a file; lines count from 1.
 type Place struct {
@@ -45,11 +51,17 @@ func (n Note) String() string { return fmt.Sprintf("%s:%d: %s", n.At.File, n.At.
 // Mistakes are why files are not of the format that they are said to be.
 type Mistakes []Note
 
-// Error has one line for each mistake.
+// mostPrinted bounds what one file can put on a terminal.
+const mostPrinted = 100
+
+// Error has one line for each mistake, of at most the first hundred.
 func (m Mistakes) Error() string {
-	lines := make([]string, len(m))
-	for i, n := range m {
-		lines[i] = n.String()
+	var lines []string
+	for _, n := range m[:min(len(m), mostPrinted)] {
+		lines = append(lines, n.String())
+	}
+	if more := len(m) - mostPrinted; more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -103,7 +115,8 @@ const commandLineName = "(command line)"
 type importer struct {
 	machine  Machine
 	services []*service
-	names    map[string]bool
+	names    map[string]int // those taken, with the highest number behind each
+	added    int            // services, of which some may be gone again
 	notes    []Note
 	said     map[Note]bool
 	topics   map[string]bool // those of noteOnce
@@ -111,7 +124,7 @@ type importer struct {
 }
 
 func newImporter(m Machine) *importer {
-	return &importer{machine: m, names: map[string]bool{}, said: map[Note]bool{}, topics: map[string]bool{}}
+	return &importer{machine: m, names: map[string]int{}, said: map[Note]bool{}, topics: map[string]bool{}}
 }
 
 // A file is text, by its lines.
@@ -193,10 +206,18 @@ func (im *importer) result(format, from string) (*Result, error) {
 	return &Result{text, im.notes}, nil
 }
 
+// most is how many there can be of anything that is compared with all of its
+// kind: services, lines of a block, values of a line. No file comes near.
+const most = 10_000
+
 // add gives a service its name, or one like it that is free.
 func (im *importer) add(name string, at Place) *service {
-	s := &service{im: im, name: im.freeName(plainName(name)), at: at, keys: map[string]value{}}
-	im.names[s.name] = true
+	s := &service{im: im, at: at, keys: map[string]value{}}
+	if im.added++; im.added >= most {
+		im.noteOnce("most", at, fmt.Sprintf("there are more than %d services: this one and the next are left out", most))
+		return s
+	}
+	s.name = im.freeName(plainName(name))
 	im.services = append(im.services, s)
 	return s
 }
@@ -220,11 +241,14 @@ func plainName(name string) string {
 	return name[:min(len(name), longestName)]
 }
 
+// freeName takes a name, or else the first that is free with a number behind it.
 func (im *importer) freeName(name string) string {
 	free := name
-	for i := 2; im.names[free]; i++ {
-		free = name + "-" + strconv.Itoa(i)
+	for im.names[free] > 0 {
+		im.names[name]++
+		free = name + "-" + strconv.Itoa(im.names[name])
 	}
+	im.names[free] = 1
 	return free
 }
 
@@ -240,8 +264,12 @@ func (im *importer) port(network, text string) (int, bool) {
 // write puts all services under one another.
 func (im *importer) write(head string) []byte {
 	var services config.Draft
-	for _, s := range im.services {
-		services = append(services, s.pair())
+	for i, s := range im.services {
+		p := s.pair()
+		if i > 0 {
+			p.Comment = append([]string{""}, p.Comment...)
+		}
+		services = append(services, p)
 	}
 	return config.Write(config.Draft{{Key: "services", Value: services, Comment: []string{head, "Read it, and what the comments say; then: superd check -c FILE"}}})
 }

@@ -26,6 +26,8 @@ func (disk) ReadFile(name string) ([]byte, error) {
 	return data, err
 }
 
+func (d disk) Include(name string) ([]byte, error) { return d.ReadFile(name) }
+
 func (disk) ReadDir(name string) (names []string, err error) {
 	list, err := os.ReadDir(name)
 	for _, e := range list {
@@ -61,6 +63,8 @@ func TestImport(t *testing.T) {
 		{"inetd", "debian.conf"},
 		{"inetd", "freebsd.conf"},
 		{"xinetd", "xinetd.conf"},
+		{"tcpserver", "qmail-smtpd"},
+		{"tcpserver", "others"},
 		{"systemd", "ssh.socket ssh@.service"},
 		{"systemd", "gpsd.service gpsd.socket lonely.service"},
 		{"systemd", "check.socket check@.service"},
@@ -126,6 +130,7 @@ func everything(t *testing.T, format string, data string) {
 type one string
 
 func (o one) ReadFile(string) ([]byte, error)      { return []byte(o), nil }
+func (o one) Include(string) ([]byte, error)       { return []byte(o), nil }
 func (o one) ReadDir(string) ([]string, error)     { return []string{"a", "b"}, nil }
 func (one) LookupPort(n, name string) (int, error) { return disk{}.LookupPort(n, name) }
 
@@ -175,6 +180,65 @@ func FuzzSystemd(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) { everything(t, "systemd", text) })
 }
 
+func FuzzTCPServer(f *testing.F) {
+	seed(f, "tcpserver")
+	for _, text := range []string{
+		"", "tcpserver", "tcpserver 0 1 x", "tcpserver -", "tcpserver -- 0 0 /x", "tcpserver -c", "tcpserver -z 0 1 x", "exec tcpserver 0 1 exec exec", "tcpserver 0 1 softlimit -m = -o x /x", "A=\"$B\"\ntcpserver $A ${A} /x '",
+		"tcpserver -u 0 -g x:y -G a,a, -b 99999999 -c0 -C1 -I/ :: 1 /x", "env -i tcpserver 0 1 x", "chroot / tcpserver 0 1 x", "tcpserver 0 1 nice -n 99 env A=1 A= B /x | y", "tcpserver 0 1 `x` $(y) ~ * \\", "tcpserver fe80::1 1 /x", "tcpserver a_b 1 /x",
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		everything(t, "tcpserver", text)
+		if r, err := CommandLine(strings.Fields(text), one("")); err == nil {
+			loads(t, r.Text)
+		}
+	})
+}
+
+func TestCommandLine(t *testing.T) {
+	argv := strings.Fields("tcpserver -v -u 1000 0 25 /usr/sbin/smtpd -x $HOME")
+	r, err := CommandLine(argv, disk{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := loads(t, r.Text)
+	if s := c.Services[0]; s.Name != "smtpd" || s.User != "1000" || s.Max != 40 || strings.Join(s.Run, " ") != "/usr/sbin/smtpd -x $HOME" || len(r.Notes) != 0 {
+		t.Errorf("%+v, %v", s, r.Notes)
+	}
+}
+
+// What is wrong is told with its place, all of it, and nothing is written.
+func TestMistakes(t *testing.T) {
+	for _, c := range []struct{ format, text, want string }{
+		{"inetd", "ftp stream tcp\n\nx tcp stream nowait root /x\nfoo on protocol = tcp, x\na stream tcp nowait root \"/x\n",
+			"f:5: a quotation mark has no partner\n" +
+				"f:1: the line has 3 of the 6 fields that it needs: service, type, protocol, wait, user and program\n" +
+				"f:3: \"tcp\" is no type of socket, it must be stream, dgram, raw, rdm or seqpacket\n" +
+				"f:4: it is in the form key = value of NetBSD, which is not understood: write it in one line"},
+		{"inetd", "a\n\x00", "f:2: the file holds a NUL byte: it is no text file"},
+		{"inetd", "# nothing\n", "cannot import f: there is no service in it that superd could have"},
+		{"xinetd", "service a\nx\n", "f:2: expected { after the name of a service, not \"x\""},
+		{"xinetd", "\nservice a\n{\nserver /x\n}\nuser = x\n",
+			"f:4: expected attribute = value, not \"server /x\"\nf:6: expected service, defaults, include or includedir, not \"user = x\""},
+		{"xinetd", "service a\n{\n", "f:1: the block does not end"},
+		{"xinetd", "include f\n", "f:1: too many files include one another"},
+		{"systemd", "ListenStream=7\n", "\"ListenStream=7\" stands before any section"},
+		{"systemd", "[Socket]\nnonsense\n", "f.socket:2: expected a [section] or name=value, not \"nonsense\""},
+		{"tcpserver", "echo hi\n", "f:1: no command in it starts a tcpserver"},
+		{"tcpserver", "\ntcpserver 0 25\n", "f:2: tcpserver needs a host, a port and a program behind its options"},
+	} {
+		names := []string{"f"}
+		if c.format == "systemd" {
+			names = []string{"f.socket"}
+		}
+		r, err := Import(c.format, names, one(c.text))
+		if err == nil || !strings.Contains(err.Error(), c.want) || len(r.Text) > 0 {
+			t.Errorf("%s %q: %v\n%s", c.format, c.text, err, r.Text)
+		}
+	}
+}
+
 func FuzzXinetd(f *testing.F) {
 	seed(f, "xinetd")
 	for _, text := range []string{
@@ -186,4 +250,47 @@ func FuzzXinetd(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) { everything(t, "xinetd", text) })
+}
+
+// TestLarge has no clock: the test's own timeout is the guard, which a reader
+// that compares all with all runs into.
+func TestLarge(t *testing.T) {
+	t.Parallel()
+	times := func(text string, size int) string { return strings.Repeat(text, size/len(text)) }
+	const size = 1 << 18
+	for _, c := range []struct{ format, text string }{
+		{"inetd", times("7 stream tcp nowait root internal\n", size)},
+		{"inetd", "7 stream tcp nowait root /x" + times(" x", size)},
+		{"xinetd", times("service 7\n{\nserver = /x\n}\n", size)},
+		{"xinetd", "service 7\n{\nserver = /x\nonly_from =" + numbered(" 10.%d.0.%d", size) + "\nenv =" + numbered(" A%d=%d", size) + "\nonly_from -= " + numbered(" 10.%d.0.%d", size) + "\n}\n"},
+		{"xinetd", "service 7\n{\n" + numbered("a%d = %d\n", size) + "\n}\n"},
+		{"systemd", "[Socket]\nListenStream=7\n" + numbered("A%d=%d\n", size)},
+		{"systemd", "[Socket]\nListenStream=7\nAccept=1\nIPAddressDeny=" + numbered(" 10.%d.0.%d", size) + "\nIPAddressAllow=" + numbered(" 10.%d.1.%d", size) + "\n[Service]\nExecStart=/x\n"},
+		{"tcpserver", times("tcpserver 0 7 /x\n", size)},
+		{"tcpserver", "tcpserver 0 7 env" + numbered(" A%d=%d", size) + " /x"},
+	} {
+		everything(t, c.format, c.text)
+	}
+}
+
+// numbered repeats a text with two numbers up to a size, the second below 256.
+func numbered(format string, size int) string {
+	var b strings.Builder
+	for i := 0; b.Len() < size; i++ {
+		fmt.Fprintf(&b, format, i, i%256)
+	}
+	return b.String()
+}
+
+// A drop-in changes its unit, and a specifier that only systemd knows switches
+// the service off.
+func TestDropIn(t *testing.T) {
+	const dir = "testdata/systemd/"
+	r, err := Import("systemd", []string{dir + "check.socket", dir + "check@.service", dir + "check@.service.d/override.conf"}, disk{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := loads(t, r.Text).Services[0]; strings.Join(s.Run, " ") != "/usr/bin/check-agent --instance=%i" || s.Enabled {
+		t.Errorf("it runs %q, enabled %v", s.Run, s.Enabled)
+	}
 }

@@ -51,7 +51,7 @@ func (s *service) has(key string) bool {
 // above it.
 func (s *service) note(at Place, format string, args ...any) {
 	s.im.note(at, format, args...)
-	if line := printable(fmt.Sprintf(format, args...)); !slices.Contains(s.comments, line) {
+	if line := printable(fmt.Sprintf(format, args...)); len(s.comments) < mostPrinted && !slices.Contains(s.comments, line) {
 		s.comments = append(s.comments, line)
 	}
 }
@@ -90,7 +90,7 @@ func (s *service) pair() config.Pair {
 			d = append(d, config.Pair{Key: parent, Value: config.Draft{{Key: leaf, Value: v.is}}})
 		}
 	}
-	comments := append([]string{"", fmt.Sprintf("%s:%d", s.at.File, s.at.Line)}, s.comments...)
+	comments := append([]string{fmt.Sprintf("%s:%d", s.at.File, s.at.Line)}, s.comments...)
 	return config.Pair{Key: s.name, Value: d, Comment: comments}
 }
 
@@ -103,7 +103,7 @@ func (s *service) setListen() {
 	}
 }
 
-// at listens on an address, with further keys of listen.
+// listenOn adds an address, with further keys of listen.
 func (s *service) listenOn(address string, more config.Draft) {
 	if len(more) == 0 {
 		s.listen = append(s.listen, address)
@@ -180,18 +180,24 @@ func (s *service) unwrap(at Place, program string, argv []string) (string, []str
 	return program, append([]string{program}, argv[1:]...)
 }
 
-// networks writes networks as rules.
+// rules writes networks as rules, each once.
 func rules(list []netip.Prefix) []string {
-	var texts []string
-	for _, p := range list {
-		if text := config.Network(p).String(); !slices.Contains(texts, text) {
-			texts = append(texts, text)
+	texts := make([]string, len(list))
+	for i, p := range list {
+		texts[i] = config.Network(p).String()
+	}
+	return distinct(texts)
+}
+
+// distinct is a list with each text once; it is never nil.
+func distinct(list []string) []string {
+	kept, seen := []string{}, map[string]bool{}
+	for _, text := range list {
+		if !seen[text] {
+			kept, seen[text] = append(kept, text), true
 		}
 	}
-	if texts == nil {
-		return []string{}
-	}
-	return texts
+	return kept
 }
 
 // size is a number of bytes as the file has it, rounded up to whole K.

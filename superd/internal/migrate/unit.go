@@ -63,10 +63,14 @@ func (im *importer) unit(units *[]*unit, f file) {
 	}
 	at := Place{f.name, 1}
 	kind := path.Ext(name)
+	before := len(im.mistakes)
 	settings := im.settings(f)
 	if kind != ".socket" && kind != ".service" {
 		kind = kindOf(settings)
 		name += kind
+	}
+	if len(im.mistakes) > before {
+		return
 	}
 	if kind == "" {
 		im.mistake(at, "it is neither a socket unit nor a service: it has no section [Socket] or [Service]")
@@ -119,6 +123,9 @@ func (im *importer) settings(f file) (list []setting) {
 			return list
 		case section == "":
 			im.mistake(at, "%s stands before any section", quote(line))
+			return list
+		case len(list) == most:
+			im.mistake(at, "the unit has more than %d lines", most)
 			return list
 		default:
 			list = append(list, setting{section, strings.TrimSpace(name), strings.TrimSpace(text), at})

@@ -32,7 +32,7 @@ var socketSettings = map[string]func(*activation, []setting){
 
 var serviceSettings = map[string]func(*activation, []setting){
 	"ExecStart": nil, "Environment": nil, "StandardInput": nil, "IPAddressAllow": nil, "IPAddressDeny": nil,
-	"Restart": nil, "RestartSec": nil, "RemainAfterExit": nil, "SuccessExitStatus": nil, "PIDFile": nil, "NotifyAccess": nil, "WatchdogSec": nil,
+	"Restart": nil, "RestartSec": nil, "RemainAfterExit": nil, "SuccessExitStatus": nil, "RestartPreventExitStatus": nil, "PIDFile": nil, "NotifyAccess": nil, "WatchdogSec": nil,
 	"SyslogIdentifier": nil, "SyslogFacility": nil, "SyslogLevel": nil, "Slice": nil, "Delegate": nil, "IgnoreSIGPIPE": nil, "TimeoutStartSec": nil,
 	"GuessMainPID": nil, "SendSIGKILL": nil, "CPUAccounting": nil, "MemoryAccounting": nil, "TasksAccounting": nil, "IOAccounting": nil, "IPAccounting": nil,
 	"NonBlocking": nil, "SyslogLevelPrefix": nil, "Sockets": nil,

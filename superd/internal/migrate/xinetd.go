@@ -35,7 +35,8 @@ type xinetdFiles struct {
 	im       *importer
 	defaults block
 	services []block
-	included int
+	included int // files
+	bytes    int // of these
 }
 
 func (im *importer) xinetd(files []file) {
@@ -46,9 +47,9 @@ func (im *importer) xinetd(files []file) {
 	if len(im.mistakes) > 0 {
 		return
 	}
-	choice := x.choice()
+	defaults := x.defaults.over(nil)
 	for _, b := range x.services {
-		x.service(b, choice)
+		x.service(b, defaults, choice(defaults))
 	}
 }
 
@@ -119,6 +120,9 @@ func (x *xinetdFiles) attribute(b *block, at Place, line string) {
 		x.im.mistake(at, "expected attribute = value, not %s", quote(strings.TrimSpace(line)))
 		return
 	}
+	if len(b.attributes) == most {
+		x.im.mistake(at, "the block has more than %d lines", most)
+	}
 	b.attributes = append(b.attributes, attribute{strings.ToLower(name), operator, strings.Fields(line[i+1:]), at})
 }
 
@@ -144,9 +148,13 @@ func (x *xinetdFiles) include(at Place, word, name string, depth int) {
 			x.im.mistake(at, "too many files include one another")
 			return
 		}
-		data, err := x.im.machine.ReadFile(n)
+		data, err := x.im.machine.Include(n)
 		if err != nil {
 			x.im.mistake(at, "%v", err)
+			return
+		}
+		if x.bytes += len(data); x.bytes > Largest {
+			x.im.mistake(at, "the included files are larger than 8 MiB together")
 			return
 		}
 		x.read(x.im.file(n, data), depth+1)
@@ -167,10 +175,13 @@ func (b block) over(defaults settings) settings {
 		}
 		switch a.operator {
 		case "+=":
-			a.values = slices.Concat(before.values, a.values)
+			a.values = distinct(slices.Concat(before.values, a.values))
 		case "-=":
-			gone := a.values
-			a.values = slices.DeleteFunc(slices.Clone(before.values), func(v string) bool { return slices.Contains(gone, v) })
+			gone := map[string]bool{}
+			for _, v := range a.values {
+				gone[v] = true
+			}
+			a.values = slices.DeleteFunc(slices.Clone(before.values), func(v string) bool { return gone[v] })
 		}
 		all[a.name] = a
 	}
@@ -196,8 +207,7 @@ func (s settings) holds(name, word string) bool {
 }
 
 // choice tells which services the defaults switch on and off, by their ids.
-func (x *xinetdFiles) choice() func(id string) bool {
-	d := x.defaults.over(nil)
+func choice(d settings) func(id string) bool {
 	enabled, chosen := d["enabled"]
 	disabled := d["disabled"]
 	return func(id string) bool {
