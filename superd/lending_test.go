@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -278,6 +279,57 @@ func TestReloadWhileLent(t *testing.T) {
 		t.Errorf("the program that accepts says %q", got)
 	}
 	d.exited("inetd", 5)
+}
+
+// What a removed service has left is reached by its name, as ps shows it; where
+// it is in the way of a service, it is told how to end it.
+func TestRemovedServicesAreReached(t *testing.T) {
+	t.Parallel()
+	a := startAsked(t, several("inetd", `listen: "127.0.0.1:0", `+acceptor(t, 1000, ""), "cat", `listen: "127.0.0.1:0", run: /bin/cat`,
+		"off", `listen: "127.0.0.1:0", run: /bin/cat`))
+	address := a.address("inetd")
+	first := a.line("inetd")
+	a.held("cat")
+	a.held("off")
+	a.rewrite(1, several("off", `listen: "127.0.0.1:0", run: /bin/cat, enabled: false`))
+	if second := reply(t, address); strings.Fields(second)[0] != strings.Fields(first)[0] {
+		t.Errorf("the program that has the socket says %q, and before %q", second, first)
+	}
+	back := several("inetd", `listen: "`+address+`", `+acceptor(t, 1, ""))
+	writeFile(t, filepath.Dir(a.config()), filepath.Base(a.config()), "control: {path: "+a.socket+"}\n"+back, 0o644)
+	var id string
+	for _, row := range a.connections() {
+		if row.Service == "inetd" {
+			id = row.ID
+		}
+	}
+	want := fmt.Sprintf("process %s, a program of inetd: to end it, say superd kill %s)\n", strings.Fields(first)[0], id)
+	if code, _, complaints := a.tell("reload"); code != 1 || !strings.Contains(complaints, want) {
+		t.Errorf("while the program has the address, reload ends with %d and %q, without %q", code, complaints, want)
+	}
+	if out := a.told("drain", "inetd", "--limit", "1h", "--no-wait"); !strings.HasPrefix(out, "for 1h0m at most, until these have ended:\n") || !strings.Contains(out, id) {
+		t.Errorf("drain says %q", out)
+	}
+	for _, name := range []string{"cat", "off"} {
+		if out := a.told("drain", name, "--limit", "50ms"); !strings.HasSuffix(out, name+": drained\n") {
+			t.Errorf("drain of %s says %q", name, out)
+		}
+		checkEnd(t, a.exited(name, 1)[0], "TERM", "drain")
+	}
+	if out := a.told("kill", "--service", "inetd"); out != "1 connection was told to end\n" {
+		t.Errorf("kill says %q", out)
+	}
+	checkEnd(t, a.exited("inetd", 1)[0], "TERM", "kill")
+	for _, verb := range []string{"kill --service inetd", "drain inetd"} {
+		args := strings.Fields(verb)
+		if code, _, complaints := a.tell(args[0], args[1:]...); code != 1 || complaints != "there is no service \"inetd\"\n" {
+			t.Errorf("when nothing is left, %s ends with %d and %q", verb, code, complaints)
+		}
+	}
+	a.rewrite(2, back)
+	a.idle -= 2
+	reply(t, address)
+	a.exited("inetd", 2)
 }
 
 // A socket that is new to a service goes to the program together with the

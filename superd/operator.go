@@ -3,9 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -255,9 +257,9 @@ func (o *operator) Drain(name string, limit *time.Duration) (control.Drained, er
 }
 
 func (o *operator) drain(name string, limit *time.Duration, answer *control.Drained) error {
-	list, err := o.named(name)
-	if err != nil {
-		return err
+	list, departed := o.named(name), o.departed(name)
+	if name != "" && len(list) == 0 && len(departed) == 0 {
+		return unknownService(name)
 	}
 	if name == "" {
 		o.enter(phaseDraining) // whoever asks whether superd is ready hears of it first
@@ -267,8 +269,11 @@ func (o *operator) drain(name string, limit *time.Duration, answer *control.Drai
 	}
 	answer.LimitMS = limit.Milliseconds()
 	for _, s := range list {
-		answer.Live += o.drainOne(s, *limit)
-		answer.Services = append(answer.Services, s.config.Name)
+		o.daemon.shut(s)
+		o.drainOne(s.config.Name, s.gate.Live(), *limit, answer)
+	}
+	for _, name := range slices.Sorted(maps.Keys(departed)) {
+		o.drainOne(name, departed[name], *limit, answer)
 	}
 	return nil
 }
@@ -287,27 +292,38 @@ func (o *operator) beginAnew() {
 	}
 }
 
-// named are the services of that name, or all.
-func (o *operator) named(name string) ([]*service, error) {
-	var list []*service
+// named are the services of that name, or all, that are switched on.
+func (o *operator) named(name string) (list []*service) {
 	for _, s := range o.daemon.present().services {
 		if s.config.Enabled && (name == "" || s.config.Name == name) {
 			list = append(list, s)
 		}
 	}
-	if name != "" && len(list) == 0 {
-		return nil, control.Unknown(fmt.Sprintf("there is no service %q", name))
-	}
-	return list, nil
+	return list
 }
 
-func (o *operator) drainOne(s *service, limit time.Duration) (live int) {
-	name := s.config.Name
-	o.daemon.shut(s)
-	live = s.gate.Live()
+// departed are the services of that name, or all, that a reload has removed or
+// switched off, with how many programs each has that go on all the same.
+func (o *operator) departed(name string) map[string]int {
+	live := map[string]int{}
+	for _, l := range o.daemon.table.List(conn.Selection{Service: name}) {
+		live[l.Service]++
+	}
+	for _, s := range o.named(name) {
+		delete(live, s.config.Name)
+	}
+	return live
+}
+
+func unknownService(name string) error {
+	return control.Unknown(fmt.Sprintf("there is no service %q", name))
+}
+
+func (o *operator) drainOne(name string, live int, limit time.Duration, answer *control.Drained) {
 	o.daemon.log.Info("draining", event.F("service", name), event.F("live", live), event.F("seconds", limit.Seconds()))
 	o.endAfter(name, limit)
-	return live
+	answer.Live += live
+	answer.Services = append(answer.Services, name)
 }
 
 // endAfter ends a service's connections after a time.
@@ -338,8 +354,8 @@ func (o *operator) resume(phase int32, list []drainage) {
 	for _, one := range list {
 		if s := find(o.daemon.services, one.Name); s != nil {
 			s.gate.Drain(true)
-			o.endAfter(one.Name, one.Left)
 		}
+		o.endAfter(one.Name, one.Left)
 	}
 }
 
@@ -357,16 +373,20 @@ func (o *operator) Stop(now bool) {
 
 // Kill implements control.Daemon.
 func (o *operator) Kill(which control.Selection) (control.Killed, error) {
-	if which.Service != "" {
-		if _, err := o.named(which.Service); err != nil {
-			return control.Killed{}, err
-		}
-	}
 	n := o.daemon.table.Kill(conn.Selection(which), reasonKill)
-	if n == 0 && which.ID != "" {
+	switch {
+	case n == 0 && which.Service != "" && !o.knows(which.Service):
+		return control.Killed{}, unknownService(which.Service)
+	case n == 0 && which.ID != "":
 		return control.Killed{}, control.Unknown(fmt.Sprintf("there is no connection %q", which.ID))
 	}
 	return control.Killed{Killed: n}, nil
+}
+
+// knows tells whether the file has a service of that name, or a program of one
+// goes on that it had.
+func (o *operator) knows(name string) bool {
+	return find(o.daemon.present().services, name) != nil || len(o.departed(name)) > 0
 }
 
 // Block implements control.Daemon.

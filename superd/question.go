@@ -155,7 +155,7 @@ func (q *question) drain(service string) error {
 	if q.Bool("no-wait") {
 		return nil
 	}
-	if err := q.until(func(s *control.Status) bool { return liveOf(s, service) == 0 }); err != nil || q.Bool("json") {
+	if err := q.until(func(s *control.Status) bool { return liveOf(s, service) == 0 && q.nobody(service) }); err != nil || q.Bool("json") {
 		return err
 	}
 	return q.say("%s: drained", strings.Join(begun.Services, ", "))
@@ -163,11 +163,22 @@ func (q *question) drain(service string) error {
 
 // stillThere lists who has not ended yet.
 func (q *question) stillThere(service string, d *control.Drained) {
-	var here []control.Connection
-	text, err := q.client.Ask("connections", url.Values{"service": {service}})
-	if q.answer(text, err, &here) == nil && len(here) > 0 {
+	if here, err := q.connectionsOf(service); err == nil && len(here) > 0 {
 		q.say("for %s at most, until these have ended:\n%s", shortTime(d.LimitMS), connectionsText(here))
 	}
+}
+
+// connectionsOf are those of a service, or all.
+func (q *question) connectionsOf(service string) (list []control.Connection, err error) {
+	text, err := q.client.Ask("connections", url.Values{"service": {service}})
+	return list, q.answer(text, err, &list)
+}
+
+// nobody tells whether a service has no program left, or none has: status does
+// not know of services that the file has no more.
+func (q *question) nobody(service string) bool {
+	here, err := q.connectionsOf(service)
+	return err == nil && len(here) == 0
 }
 
 func liveOf(s *control.Status, service string) (live uint64) {

@@ -5,8 +5,11 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"superd/superd/internal/admit"
 	"superd/superd/internal/config"
+	"superd/superd/internal/conn"
 	"superd/superd/internal/control"
 	"superd/superd/internal/event"
 	"superd/superd/internal/listen"
@@ -57,6 +60,9 @@ func (d *daemon) prepare(c *config.Config) (*generation, config.Problems) {
 	} else {
 		g.nursery = nursery
 		nursery.InheritFrom(d.inheritance)
+		if d.serving { // else nobody answers for the table
+			nursery.KnowPrograms(d.whoseProgram)
+		}
 		problems = append(problems, d.findSites(g)...)
 	}
 	var wrong config.Problems
@@ -185,6 +191,18 @@ func (d *daemon) holds(p config.Problem, list []config.Listener) *site {
 		}
 	}
 	return nil
+}
+
+// whoseProgram says whose program a process is, or has been started by, and how
+// to end it; "" where it is none of superd's. A program leads its session.
+func (d *daemon) whoseProgram(pid int) string {
+	session, _ := unix.Getsid(pid)
+	for _, l := range d.table.List(conn.Selection{}) {
+		if l.PID == pid || l.PID == session {
+			return fmt.Sprintf(", a program of %s: to end it, say superd kill %s", l.Service, l.ID)
+		}
+	}
+	return ""
 }
 
 // prepareWalls has the second thread enter the common walls before the first

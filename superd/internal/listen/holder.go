@@ -14,12 +14,13 @@ import (
 // is made from one look at the whole machine: where one port is taken,
 // thousands may be.
 type holders struct {
-	sockets   map[string][]string // that have a port, or a name, as /proc links to them
-	processes map[string][]string // by socket, as far as superd may see that
+	sockets   map[string][]string  // that have a port, or a name, as /proc links to them
+	processes map[string][]string  // by socket, as far as superd may see that
+	whose     func(pid int) string // of Set.KnowPrograms; nil for nothing
 }
 
 func findHolders() *holders {
-	h := &holders{map[string][]string{}, map[string][]string{}}
+	h := &holders{sockets: map[string][]string{}, processes: map[string][]string{}}
 	h.addPorts("/proc/net/tcp", "", "0A") // those that listen
 	h.addPorts("/proc/net/tcp6", "", "0A")
 	h.addPorts("/proc/net/udp", udpPort, "")
@@ -107,7 +108,11 @@ func (h *holders) of(place string) string {
 		return "a process of another user"
 	}
 	name, _ := os.ReadFile("/proc/" + found + "/comm")
-	return fmt.Sprintf("%s, process %s", bytes.TrimSpace(name), found)
+	words := fmt.Sprintf("%s, process %s", bytes.TrimSpace(name), found)
+	if pid, err := strconv.Atoi(found); err == nil && h.whose != nil {
+		words += h.whose(pid)
+	}
+	return words
 }
 
 // isOf tells whether a process has a port or a name.

@@ -405,7 +405,7 @@ func TestHolderAmongSeveral(t *testing.T) {
 		{"- " + other + " -", other},
 		{"-", ""},
 	} {
-		h := &holders{map[string][]string{}, map[string][]string{}}
+		h := &holders{sockets: map[string][]string{}, processes: map[string][]string{}}
 		for i, pid := range strings.Fields(c.processes) {
 			socket := fmt.Sprintf("socket:[%d]", i)
 			h.sockets["7"] = append(h.sockets["7"], socket)

@@ -260,9 +260,15 @@ func (s *Set) Abandon() { s.free() }
 func (s *Set) whoHas() *holders {
 	if s.holders == nil {
 		s.holders = findHolders()
+		s.holders.whose = s.whose
 	}
 	return s.holders
 }
+
+// KnowPrograms has Open tell more about a process that has what is taken: whose
+// adds to its name and number what there is to say, or nothing. It is called
+// during Open.
+func (s *Set) KnowPrograms(whose func(pid int) string) { s.whose = whose }
 
 // takenBy tells in words who has what another socket than l's has taken.
 func (s *Set) takenBy(l *config.Listener, addr netip.AddrPort) string {

@@ -45,6 +45,7 @@ type Set struct {
 	above       func(fd int) (int, error) // moves what lives long out of accept's way
 	complain    func(error)               // accept is out of something; called once for each such time
 	inheritance *Inheritance              // nil for none
+	whose       func(pid int) string      // of KnowPrograms; nil for nothing
 	holders     *holders                  // of ports that were taken when Open was to open them; nil where none was
 
 	mu     sync.Mutex

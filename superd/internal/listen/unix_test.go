@@ -554,7 +554,7 @@ func TestLockedDirectory(t *testing.T) {
 }
 
 func TestHolderOfAName(t *testing.T) {
-	h := &holders{map[string][]string{}, map[string][]string{}}
+	h := &holders{sockets: map[string][]string{}, processes: map[string][]string{}}
 	table := filepath.Join(t.TempDir(), "unix")
 	text := `Num       RefCount Protocol Flags    Type St Inode Path
 0000000000000001: 00000002 00000000 00010000 0001 01    11 /run/a socket  of mine
