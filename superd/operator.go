@@ -348,6 +348,14 @@ func (o *operator) drained() (list []drainage) {
 	return list
 }
 
+// hasDrained tells whether a service has no sockets by an order.
+func (o *operator) hasDrained(name string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, is := o.ends[name]
+	return is
+}
+
 // resume goes on with what another superd was told.
 func (o *operator) resume(phase int32, list []drainage) {
 	o.enter(phase)

@@ -664,7 +664,7 @@ func TestCurl(t *testing.T) {
 		{[]string{"-d", `{"service": "dog"}`, "http://superd/v1/kill"}, `{"error":"there is no service \"dog\""}`},
 		{[]string{"-d", `{"service": "cat"}`, "http://superd/v1/kill"}, `{"killed":1}`},
 		{[]string{"-w", "%{http_code}", "-X", "POST", "http://superd/v1/upgrade"}, `"generation":2,"connections":`},
-		{[]string{"-X", "POST", "http://superd/v1/reload"}, `{"generation":3,"added":[],"changed":[],"removed":[],"settings":[],"warnings":[]}`},
+		{[]string{"-X", "POST", "http://superd/v1/reload"}, `{"generation":3,"added":[],"changed":[],"removed":[],"resumed":[],"settings":[],"warnings":[]}`},
 		{[]string{"-H", "Expect: 100-continue", "-H", "Transfer-Encoding: chunked", "-d", `{"network": "192.0.2.1"}`, "http://superd/v1/block"}, `{}`},
 		{[]string{"http://superd/v1/blocks"}, `[{"source":"192.0.2.1"}]`},
 	} {

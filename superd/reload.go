@@ -413,9 +413,12 @@ func (d *daemon) reload() (r control.Report, err error) {
 
 // compare says what is different in a generation.
 func (d *daemon) compare(g *generation) control.Report {
-	r := control.Report{Added: []string{}, Removed: []string{}, Changed: []control.Change{}, Settings: []string{}, Warnings: []string{}}
+	r := control.Report{Added: []string{}, Removed: []string{}, Changed: []control.Change{}, Resumed: []string{}, Settings: []string{}, Warnings: []string{}}
 	for _, s := range g.services {
 		old := find(d.services, s.config.Name)
+		if old != nil && old.config.Enabled && s.config.Enabled && d.operator.hasDrained(s.config.Name) {
+			r.Resumed = append(r.Resumed, s.config.Name)
+		}
 		if old == nil {
 			r.Added = append(r.Added, s.config.Name)
 		} else if keys := s.config.Changes(old.config); len(keys) > 0 {
@@ -452,7 +455,8 @@ func (d *daemon) tell(r *control.Report, g *generation, took time.Duration) {
 		d.log.Info("changed", event.F("service", c.Service), event.F("keys", c.Keys))
 	}
 	d.log.Info("reloaded", event.F("file", g.config.Path), event.F("generation", r.Generation), event.F("services", len(g.services)),
-		event.F("added", r.Added), event.F("removed", r.Removed), event.F("changed", len(r.Changed)), event.F("duration_ms", took.Milliseconds()))
+		event.F("added", r.Added), event.F("removed", r.Removed), event.F("changed", len(r.Changed)),
+		event.F("resumed", r.Resumed), event.F("duration_ms", took.Milliseconds()))
 }
 
 const notReloaded = "cannot reload, nothing was changed"

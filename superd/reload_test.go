@@ -299,9 +299,11 @@ func TestReloadByOrder(t *testing.T) {
 	a.await(func(r record) bool { return r.is(notReloaded) })
 	a.told("drain", "a")
 	write("", "")
-	if got := a.told("reload"); got != "changed a\n    text: after -> before\ngeneration 3\n" {
+	if got := a.told("reload"); got != "resumed a\nchanged a\n    text: after -> before\ngeneration 3\n" {
 		t.Errorf("it says %q", got)
 	}
+	a.await(func(r record) bool { return r.is("reloaded") && fmt.Sprint(r["generation"], r["resumed"]) == "3 [a]" })
+	a.await(func(r record) bool { return r.is("reloaded") && fmt.Sprint(r["generation"], r["resumed"]) == "2 []" })
 	a.awaitMany(2, func(r record) bool { return r.is("listening") }) // of a port of the kernel's choice the second is another
 	addresses := a.addresses("a")
 	if err := visitOnce(addresses[len(addresses)-1], askFor("", "before")); err != nil {

@@ -168,6 +168,9 @@ func reportText(r control.Report) string {
 	for _, name := range r.Removed {
 		fmt.Fprintf(&b, "removed %s\n", printable(name))
 	}
+	for _, name := range r.Resumed {
+		fmt.Fprintf(&b, "resumed %s\n", printable(name))
+	}
 	for _, c := range r.Changed {
 		fmt.Fprintf(&b, "changed %s\n", printable(c.Service))
 		for _, key := range c.Keys {

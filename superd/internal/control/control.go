@@ -167,6 +167,7 @@ type Report struct {
 	Added      []string `json:"added"`
 	Changed    []Change `json:"changed"`
 	Removed    []string `json:"removed"`
+	Resumed    []string `json:"resumed"`  // services that were drained by order, and take connections again
 	Settings   []string `json:"settings"` // what the file says otherwise beside services: "log.level: info -> debug"
 	Warnings   []string `json:"warnings"` // what is doubtful about the file
 }

@@ -197,7 +197,7 @@ func TestConversation(t *testing.T) {
 		{get("/v1/explain?service=a&uid=-1&gid=0"), 400, "", nil},
 		{get("/v1/explain?service=a&uid=0&gid=x"), 400, "", nil},
 		{post("/v1/explain?service=a", ""), 405, "", nil},
-		{post("/v1/reload", ""), 200, `{"generation":2,"added":null,"changed":null,"removed":null,"settings":null,"warnings":null}`, []string{ordered("reload", "")}},
+		{post("/v1/reload", ""), 200, `{"generation":2,"added":null,"changed":null,"removed":null,"resumed":null,"settings":null,"warnings":null}`, []string{ordered("reload", "")}},
 		{post("/v1/upgrade", "{}"), 200, `{"version":"2","before":"","generation":0,"connections":0,"paused_ms":0}`, []string{ordered("upgrade", "")}},
 		{post("/v1/drain", ""), 200, `{"services":null,"live":3,"limit_ms":0}`, []string{ordered("drain", ""), `drain ""`}},
 		{post("/v1/drain", `{"service": "web", "limit": "1m30s"}`), 200, "", []string{ordered("drain", "web"), `drain "web" 1m30s`}},
