@@ -2,6 +2,7 @@ package config
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -47,6 +48,33 @@ func TestChanges(t *testing.T) {
 	}
 	if got := before.Changes(before); got != nil {
 		t.Errorf("a service differs from itself: %q", got)
+	}
+}
+
+// TestChangesOfLongValues: what is shown of them is what differs.
+func TestChangesOfLongValues(t *testing.T) {
+	long := strings.Repeat("\u00e4", 100)
+	for _, c := range []struct{ before, after, want string }{
+		{`listen: [7001, 7002, 7003, 7004, "127.0.0.1:7005", "127.0.0.1:7006", "127.0.0.1:7007"]`,
+			`listen: [7001, 7002, 7003, 7004, "127.0.0.1:7005", "127.0.0.1:7006", "127.0.0.1:7008"]`,
+			"listen: [..., 127.0.0.1:7007] -> [..., 127.0.0.1:7008]"},
+		{`listen: [7001, 7002, 7003, 7004, "127.0.0.1:7005", "127.0.0.1:7006", "127.0.0.1:7007"]`,
+			`listen: [7001, 7002, 7003, 7004, "127.0.0.1:7006", "127.0.0.1:7007"]`,
+			"listen: [..., 127.0.0.1:7005] -> [...]"},
+		{`listen: 7001`, `listen: [7001, "127.0.0.1:7004", "127.0.0.1:7005", "127.0.0.1:7006", "127.0.0.1:7007"]`,
+			`listen: 7001 -> "[7001, 127.0.0.1:7004, 127.0.0.1:7005, 127.0.0.1:7006, 127.0"...`},
+		{`listen: ["127.0.0.1:7003", "127.0.0.1:7004", "127.0.0.1:7005", "127.0.0.1:7006", "127.0.0.1:7007"]`,
+			`listen: ["127.0.0.1:7003", "127.0.0.1:7004", "127.0.0.1:7005", "127.0.0.1:7007", "127.0.0.1:7006"]`,
+			"listen: ...:7005, 127.0.0.1:7006, 127.0.0.1:7007] -> ...:7005, 127.0.0.1:7007, 127.0.0.1:7006]"},
+		{`listen: 7001, description: ` + long + `one`, `listen: 7001, description: ` + long + `two`,
+			`description: ...` + long[:20] + `one -> ...` + long[:20] + `two`},
+	} {
+		parse := func(keys string) *Service {
+			return parse(t, "services: {a: {builtin: echo, "+keys+"}}").Services[0]
+		}
+		if got := parse(c.after).Changes(parse(c.before)); len(got) != 1 || got[0] != c.want {
+			t.Errorf("got  %q\nwant %q", got, c.want)
+		}
 	}
 }
 
