@@ -404,11 +404,15 @@ func (o *operator) Block(network netip.Prefix, length time.Duration) error {
 
 // Unblock implements control.Daemon.
 func (o *operator) Unblock(network netip.Prefix) (control.Unblocked, error) {
-	n := o.daemon.house.Unblock(network)
-	if n == 0 {
-		return control.Unblocked{}, control.Unknown(fmt.Sprintf("nobody in %s is blocked or banned", config.Network(network)))
+	if n := o.daemon.house.Unblock(network); n > 0 {
+		return control.Unblocked{Lifted: n}, nil
 	}
-	return control.Unblocked{Lifted: n}, nil
+	whom := config.Network(network)
+	if around, found := o.daemon.house.Around(network, o.daemon.now()); found {
+		return control.Unblocked{}, control.Unknown(fmt.Sprintf("nobody in %s is blocked or banned by itself, but %s around it is: superd unblock %s lifts that",
+			whom, around, around))
+	}
+	return control.Unblocked{}, control.Unknown(fmt.Sprintf("nobody in %s is blocked or banned", whom))
 }
 
 // logStatus writes what Status says to the log.

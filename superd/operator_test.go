@@ -436,6 +436,8 @@ func TestBlocks(t *testing.T) {
 	a := startAsked(t, one("cat", "run: /bin/cat"))
 	for _, c := range []struct{ verb, args, want string }{
 		{"block", "192.0.2.0/24 --for 1h", "192.0.2.0/24 is blocked for 1h0m\n"},
+		{"block", "203.0.113.7/24", "203.0.113.0/24 is blocked until it is unblocked\n"},
+		{"unblock", "203.0.113.0/24", "1 block or ban was lifted\n"},
 		{"block", "2001:db8::7", "2001:db8::7 is blocked until it is unblocked\n"},
 		{"block", "192.0.2.77 --for 10m", "192.0.2.77 is blocked for 10m0s\n"},
 		{"block", "198.51.100.1 --for 1ms", "198.51.100.1 is blocked for 1ms\n"},
@@ -454,6 +456,10 @@ func TestBlocks(t *testing.T) {
 	}
 	if text := a.told("status"); !strings.Contains(text, "2001:db8::7   all      until it is unblocked\n") {
 		t.Errorf("it is shown as\n%s", text)
+	}
+	want := "nobody in 192.0.2.1 is blocked or banned by itself, but 192.0.2.0/24 around it is: superd unblock 192.0.2.0/24 lifts that\n"
+	if code, _, complaints := a.tell("unblock", "192.0.2.1"); code != 1 || complaints != want {
+		t.Errorf("it ends with %d and %q", code, complaints)
 	}
 	if out := a.told("unblock", "192.0.0.0/16"); out != "2 blocks and bans were lifted\n" {
 		t.Errorf("it says %q", out)

@@ -266,6 +266,9 @@ func (q *question) block(network string, length time.Duration) error {
 	if err := checkNetwork(network); err != nil {
 		return err
 	}
+	if p, err := control.Network(network); err == nil {
+		network = config.Network(p).String() // of an address with a length the network is blocked
+	}
 	how := map[string]string{"network": network}
 	if length > 0 {
 		how["for"] = length.String()

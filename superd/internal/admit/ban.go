@@ -219,6 +219,26 @@ func (r *register) inside(p netip.Prefix) (list []*ban) {
 	return list
 }
 
+// Around finds a block, or a ban of one service, of a network that the one that
+// is given is a part of; false where there is none in force.
+func (h *House) Around(network netip.Prefix, now Moment) (whom config.Spec, found bool) {
+	h.mu.Lock()
+	defer h.unlock()
+	h.advance(now.Since)
+	registers := []*register{&h.blocks}
+	for _, g := range h.gates {
+		registers = append(registers, &g.bans)
+	}
+	for _, r := range registers {
+		for _, b := range r.networks.Supernets(config.Network(network).Network) {
+			if b.until > h.clock {
+				return b.whom, true
+			}
+		}
+	}
+	return config.Spec{}, false
+}
+
 // Bans are all blocks and bans in force.
 func (h *House) Bans(now Moment) []Ban {
 	h.mu.Lock()

@@ -132,6 +132,12 @@ func TestBlock(t *testing.T) {
 	if list := h.Bans(at(time.Hour)); len(list) != 2 || list[0].Left+list[1].Left != time.Hour {
 		t.Errorf("blocks: %v", list)
 	}
+	for p, want := range map[string]string{"10.0.0.200/32": "10.0.0.128/25", "10.0.0.3/32": "10.0.0.0/24", "10.0.0.0/24": "10.0.0.0/24",
+		"10.0.1.3/32": "nobody", "10.0.0.0/8": "nobody"} {
+		if around, found := h.Around(netip.MustParsePrefix(p), at(time.Hour)); around.String() != want || found != (want != "nobody") {
+			t.Errorf("around %s there is a block of %s", p, around)
+		}
+	}
 	if n := h.Unblock(netip.MustParsePrefix("10.0.0.0/8")); n != 2 || len(h.Bans(at(0))) != 0 {
 		t.Errorf("%d lifted", n)
 	}
@@ -154,6 +160,9 @@ func TestBlock(t *testing.T) {
 func TestUnblockLiftsBans(t *testing.T) {
 	h, g := oneGate(Limits{}, Rules{Restricted: true, Ban: Penalty{1, time.Minute, time.Hour}})
 	asks(g, 0, 1, 2)
+	if around, found := h.Around(netip.MustParsePrefix("10.0.0.2/32"), at(0)); !found || around.String() != "10.0.0.2" {
+		t.Errorf("there is a ban of %s", around)
+	}
 	if n := h.Unblock(netip.MustParsePrefix("10.0.0.1/32")); n != 1 || len(h.Bans(at(0))) != 1 {
 		t.Errorf("%d lifted", n)
 	}
