@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -183,7 +182,7 @@ func (o *operator) statusOf(s *service, local []string) control.Service {
 // Connections implements control.Daemon.
 func (o *operator) Connections(which control.Selection) []control.Connection {
 	list := []control.Connection{}
-	for _, l := range o.daemon.table.List(conn.Selection(which)) {
+	for _, l := range o.daemon.table.List(selected(which)) {
 		list = append(list, control.Connection{
 			ID: l.ID, Service: l.Service, Peer: l.Peer, Local: l.Local, PID: l.PID, State: l.State,
 			AgeMS:    l.Age.Milliseconds(),
@@ -194,6 +193,11 @@ func (o *operator) Connections(which control.Selection) []control.Connection {
 		})
 	}
 	return list
+}
+
+// selected is a selection as the table has it.
+func selected(s control.Selection) conn.Selection {
+	return conn.Selection{ID: s.ID, Service: s.Service, Source: s.Source.Network, OfUser: s.Source.User, UID: s.Source.UID}
 }
 
 // known is a number in a unit, and nothing where it is not known.
@@ -381,7 +385,7 @@ func (o *operator) Stop(now bool) {
 
 // Kill implements control.Daemon.
 func (o *operator) Kill(which control.Selection) (control.Killed, error) {
-	n := o.daemon.table.Kill(conn.Selection(which), reasonKill)
+	n := o.daemon.table.Kill(selected(which), reasonKill)
 	switch {
 	case n == 0 && which.Service != "" && !o.knows(which.Service):
 		return control.Killed{}, unknownService(which.Service)
@@ -398,17 +402,28 @@ func (o *operator) knows(name string) bool {
 }
 
 // Block implements control.Daemon.
-func (o *operator) Block(network netip.Prefix, length time.Duration) error {
-	return o.daemon.house.Block(network, length, o.daemon.now())
+func (o *operator) Block(whom control.Source, length time.Duration) error {
+	return o.daemon.house.Block(asSpec(whom), length, o.daemon.now())
+}
+
+// asSpec is what a rule would be that is about a source.
+func asSpec(s control.Source) config.Spec {
+	if s.User {
+		return config.User(s.UID)
+	}
+	return config.Network(s.Network)
 }
 
 // Unblock implements control.Daemon.
-func (o *operator) Unblock(network netip.Prefix) (control.Unblocked, error) {
-	if n := o.daemon.house.Unblock(network); n > 0 {
+func (o *operator) Unblock(source control.Source) (control.Unblocked, error) {
+	whom := asSpec(source)
+	if n := o.daemon.house.Unblock(whom); n > 0 {
 		return control.Unblocked{Lifted: n}, nil
 	}
-	whom := config.Network(network)
-	if around, found := o.daemon.house.Around(network, o.daemon.now()); found {
+	if source.User {
+		return control.Unblocked{}, control.Unknown(fmt.Sprintf("%s is neither blocked nor banned", whom))
+	}
+	if around, found := o.daemon.house.Around(whom, o.daemon.now()); found {
 		return control.Unblocked{}, control.Unknown(fmt.Sprintf("nobody in %s is blocked or banned by itself, but %s around it is: superd unblock %s lifts that",
 			whom, around, around))
 	}

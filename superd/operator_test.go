@@ -469,6 +469,58 @@ func TestBlocks(t *testing.T) {
 	}
 }
 
+// TestUsersAreSources: what a user of unix sockets is shown as can be told.
+func TestUsersAreSources(t *testing.T) {
+	t.Parallel()
+	dir, me := publicDir(t), fmt.Sprintf("uid:%d", os.Getuid())
+	a := startAsked(t, several("bans", fmt.Sprintf("listen: 'unix:%s/bans', run: /bin/cat, deny: [%s], ban: {after: 1, for: 1h}", dir, me),
+		"cat", fmt.Sprintf("listen: ['unix:%s/cat', '127.0.0.1:0'], run: /bin/cat", dir)))
+	blocks := func(want string) {
+		t.Helper()
+		list := a.status().Blocks
+		for i := range list {
+			list[i].LeftMS = 0
+		}
+		if got := fmt.Sprint(list); got != want {
+			t.Errorf("kept out are %s, not %s", got, want)
+		}
+	}
+	a.askUnix("bans", "", "")
+	a.refused("bans")
+	blocks("[{bans " + me + " 0}]")
+	if out := a.told("unblock", me); out != "1 block or ban was lifted\n" {
+		t.Errorf("it says %q", out)
+	}
+	blocks("[]")
+	if code, _, complaints := a.tell("unblock", me); code != 1 || complaints != me+" is neither blocked nor banned\n" {
+		t.Errorf("it ends with %d and %q", code, complaints)
+	}
+	local := a.dialUnix("cat", "")
+	a.talk(local, "hello\n")
+	other, err := net.Dial("tcp", a.addresses("cat")[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	a.talk(other, "hello\n")
+	if out := a.told("block", me); out != me+" is blocked until it is unblocked\n" {
+		t.Errorf("it says %q", out)
+	}
+	blocks("[{ " + me + " 0}]")
+	a.askUnix("cat", "", "")
+	if r := a.refused("cat"); r.text("reason") != "banned" {
+		t.Errorf("a blocked user is recorded as %v", r)
+	}
+	if out := a.told("kill", "--source", me); out != "1 connection was told to end\n" {
+		t.Errorf("it says %q", out)
+	}
+	a.closed(local)
+	a.talk(other, "still here\n")
+	if code, _, complaints := a.tell("unblock", "uid:me"); code != 2 || !strings.Contains(complaints, `"uid:me" is neither an address, nor a network`) {
+		t.Errorf("it ends with %d and %q", code, complaints)
+	}
+}
+
 // TestSocketByFile: the file says where to ask, whatever else is wrong with it.
 func TestSocketByFile(t *testing.T) {
 	t.Parallel()

@@ -242,7 +242,7 @@ func (q *question) kill(id, service, source string) error {
 		return usageError{errors.New("kill takes an ID, or --service and --source")}
 	}
 	if source != "" {
-		if err := checkNetwork(source); err != nil {
+		if _, err := sourceOf(source); err != nil {
 			return err
 		}
 	}
@@ -254,22 +254,21 @@ func (q *question) kill(id, service, source string) error {
 	return q.say("%s told to end", plural(done.Killed, "connection was", "connections were"))
 }
 
-func checkNetwork(text string) error {
-	_, err := control.Network(text)
+// sourceOf reads an argument.
+func sourceOf(text string) (config.Spec, error) {
+	s, err := control.ParseSource(text)
 	if err != nil {
-		return usageError{err}
+		return config.Spec{}, usageError{err}
 	}
-	return nil
+	return asSpec(s), nil
 }
 
-func (q *question) block(network string, length time.Duration) error {
-	if err := checkNetwork(network); err != nil {
+func (q *question) block(source string, length time.Duration) error {
+	whom, err := sourceOf(source) // of an address with a length the network is blocked
+	if err != nil {
 		return err
 	}
-	if p, err := control.Network(network); err == nil {
-		network = config.Network(p).String() // of an address with a length the network is blocked
-	}
-	how := map[string]string{"network": network}
+	how := map[string]string{"network": whom.String()}
 	if length > 0 {
 		how["for"] = length.String()
 	}
@@ -277,17 +276,17 @@ func (q *question) block(network string, length time.Duration) error {
 		return err
 	}
 	if length > 0 {
-		return q.say("%s is blocked for %s", network, shortTime(length.Milliseconds()))
+		return q.say("%s is blocked for %s", whom, shortTime(length.Milliseconds()))
 	}
-	return q.say("%s is blocked until it is unblocked", network)
+	return q.say("%s is blocked until it is unblocked", whom)
 }
 
-func (q *question) unblock(network string) error {
-	if err := checkNetwork(network); err != nil {
+func (q *question) unblock(source string) error {
+	if _, err := sourceOf(source); err != nil {
 		return err
 	}
 	var done control.Unblocked
-	text, err := q.client.Order("unblock", map[string]string{"network": network})
+	text, err := q.client.Order("unblock", map[string]string{"network": source})
 	if err := q.answer(text, err, &done); err != nil {
 		return err
 	}

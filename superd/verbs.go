@@ -43,11 +43,11 @@ func askingVerbs() []*cli.Command {
 			return q.kill(q.Args().First(), q.String("service"), q.String("source"))
 		},
 			&cli.StringFlag{Name: "service", Usage: "end those of `SERVICE`"},
-			&cli.StringFlag{Name: "source", Usage: "end those from `NETWORK`, such as 10.0.0.0/8, or an address"}),
-		onDaemon("block", "refuse connections from NETWORK", "NETWORK", func(q *question) error {
+			&cli.StringFlag{Name: "source", Usage: "end those from `NETWORK`, such as 10.0.0.0/8, an address, or the user uid:1000"}),
+		onDaemon("block", "refuse connections from NETWORK, or from the user uid:1000", "NETWORK", func(q *question) error {
 			return q.block(q.Args().First(), q.Duration("for"))
 		}, &cli.DurationFlag{Name: "for", Usage: "end by itself after `TIME` (default: until it is unblocked)", HideDefault: true, Validator: positive}),
-		onDaemon("unblock", "lift all blocks and bans inside NETWORK", "NETWORK", func(q *question) error {
+		onDaemon("unblock", "lift all blocks and bans inside NETWORK, or of uid:1000", "NETWORK", func(q *question) error {
 			return q.unblock(q.Args().First())
 		}),
 	}

@@ -2,7 +2,6 @@ package admit
 
 import (
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/gaissmai/bart"
@@ -156,12 +155,12 @@ func (g *Gate) bannedBy(c *Client, exempt bool) *ban {
 // mostBlocks is how many networks can be blocked at a time.
 const mostBlocks = 10_000
 
-// Block keeps a network out of all services until a time has passed; 0 is
-// until Unblock. Blocked again, it has the new end. The network's trusted
+// Block keeps a network, or a user, out of all services until a time has passed;
+// 0 is until Unblock. Blocked again, it has the new end. A network's trusted
 // proxies are not kept out.
-func (h *House) Block(network netip.Prefix, length time.Duration, now Moment) error {
-	if !network.IsValid() {
-		return fmt.Errorf("cannot block: not a network")
+func (h *House) Block(whom config.Spec, length time.Duration, now Moment) error {
+	if !concrete(whom) {
+		return fmt.Errorf("cannot block %s: neither a network nor a user", whom)
 	}
 	h.mu.Lock()
 	defer h.unlock()
@@ -170,7 +169,6 @@ func (h *House) Block(network netip.Prefix, length time.Duration, now Moment) er
 	if length > 0 {
 		until = h.clock + length
 	}
-	whom := config.Network(network)
 	if h.blocks.get(whom) == nil && h.blocks.len() >= mostBlocks {
 		return fmt.Errorf("cannot block %s: %d networks are blocked already", whom, mostBlocks)
 	}
@@ -179,6 +177,11 @@ func (h *House) Block(network netip.Prefix, length time.Duration, now Moment) er
 		g.dismissBlocked(whom, until)
 	}
 	return nil
+}
+
+// concrete tells whether whom is a valid network, or a user.
+func concrete(whom config.Spec) bool {
+	return whom.Kind == config.NetworkSpec && whom.Network.IsValid() || whom.Kind == config.UserSpec
 }
 
 func (g *Gate) dismissBlocked(whom config.Spec, until time.Duration) {
@@ -190,21 +193,20 @@ func (g *Gate) dismissBlocked(whom config.Spec, until time.Duration) {
 	g.roomMade()
 }
 
-// Unblock lifts all blocks and bans of networks inside the one that is given,
-// and returns how many there were.
-func (h *House) Unblock(network netip.Prefix) (lifted int) {
-	if !network.IsValid() {
+// Unblock lifts all blocks and bans of a user, or of networks inside the one that
+// is given, and returns how many there were.
+func (h *House) Unblock(whom config.Spec) (lifted int) {
+	if !concrete(whom) {
 		return 0
 	}
 	h.mu.Lock()
 	defer h.unlock()
-	p := config.Network(network).Network
-	for _, b := range h.blocks.inside(p) {
+	for _, b := range h.blocks.inside(whom) {
 		h.blocks.remove(b)
 		lifted++
 	}
 	for _, g := range h.gates {
-		for _, b := range g.bans.inside(p) {
+		for _, b := range g.bans.inside(whom) {
 			g.unban(b)
 			lifted++
 		}
@@ -212,16 +214,22 @@ func (h *House) Unblock(network netip.Prefix) (lifted int) {
 	return lifted
 }
 
-func (r *register) inside(p netip.Prefix) (list []*ban) {
-	for _, b := range r.networks.Subnets(p) {
+func (r *register) inside(whom config.Spec) (list []*ban) {
+	if whom.Kind == config.UserSpec {
+		if b := r.users[whom.ID]; b != nil {
+			list = append(list, b)
+		}
+		return list
+	}
+	for _, b := range r.networks.Subnets(whom.Network) {
 		list = append(list, b)
 	}
 	return list
 }
 
-// Around finds a block, or a ban of one service, of a network that the one that
-// is given is a part of; false where there is none in force.
-func (h *House) Around(network netip.Prefix, now Moment) (whom config.Spec, found bool) {
+// Around finds a block, or a ban of one service, of a network that whom is a part
+// of; false where there is none in force.
+func (h *House) Around(whom config.Spec, now Moment) (around config.Spec, found bool) {
 	h.mu.Lock()
 	defer h.unlock()
 	h.advance(now.Since)
@@ -230,7 +238,7 @@ func (h *House) Around(network netip.Prefix, now Moment) (whom config.Spec, foun
 		registers = append(registers, &g.bans)
 	}
 	for _, r := range registers {
-		for _, b := range r.networks.Supernets(config.Network(network).Network) {
+		for _, b := range r.networks.Supernets(whom.Network) {
 			if b.until > h.clock {
 				return b.whom, true
 			}

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"superd/superd/internal/config"
 )
 
 func TestBan(t *testing.T) {
@@ -95,14 +97,14 @@ func TestTrustedProxiesAreNeverBanned(t *testing.T) {
 	g.SetPolicy(NewPolicy(r), at(0))
 	expect(t, "the neighbour", answer(g.Ask(neighbour, at(0))), "banned")
 	expect(t, "the proxy", answer(g.Ask(proxy, at(0))), "in")
-	if err := h.Block(netip.MustParsePrefix("2001:db8::/32"), time.Minute, at(0)); err != nil {
+	if err := h.Block(config.Network(netip.MustParsePrefix("2001:db8::/32")), time.Minute, at(0)); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, "the proxy in a block", answer(g.Ask(proxy, at(0))), "in")
 	r.Max, r.Queue = 1, Queue{1, time.Minute}
 	g.SetPolicy(NewPolicy(r), at(0))
 	expect(t, "the proxy", answer(g.Ask(proxy, at(0))), "waits limit")
-	if err := h.Block(netip.MustParsePrefix("::/0"), time.Minute, at(0)); err != nil {
+	if err := h.Block(config.Network(netip.MustParsePrefix("::/0")), time.Minute, at(0)); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, "the proxy in another block", told(t, h, 0, map[Waiter]int{}), []string{})
@@ -115,7 +117,7 @@ func TestBlock(t *testing.T) {
 	h, g := oneGate(Limits{}, Rules{Max: 2, Queue: Queue{5, time.Hour}})
 	block := func(p string, length, now time.Duration) {
 		t.Helper()
-		if err := h.Block(netip.MustParsePrefix(p), length, at(now)); err != nil {
+		if err := h.Block(config.Network(netip.MustParsePrefix(p)), length, at(now)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -134,23 +136,23 @@ func TestBlock(t *testing.T) {
 	}
 	for p, want := range map[string]string{"10.0.0.200/32": "10.0.0.128/25", "10.0.0.3/32": "10.0.0.0/24", "10.0.0.0/24": "10.0.0.0/24",
 		"10.0.1.3/32": "nobody", "10.0.0.0/8": "nobody"} {
-		if around, found := h.Around(netip.MustParsePrefix(p), at(time.Hour)); around.String() != want || found != (want != "nobody") {
+		if around, found := h.Around(config.Network(netip.MustParsePrefix(p)), at(time.Hour)); around.String() != want || found != (want != "nobody") {
 			t.Errorf("around %s there is a block of %s", p, around)
 		}
 	}
-	if n := h.Unblock(netip.MustParsePrefix("10.0.0.0/8")); n != 2 || len(h.Bans(at(0))) != 0 {
+	if n := h.Unblock(config.Network(netip.MustParsePrefix("10.0.0.0/8"))); n != 2 || len(h.Bans(at(0))) != 0 {
 		t.Errorf("%d lifted", n)
 	}
-	if n := h.Unblock(netip.Prefix{}); n != 0 {
+	if n := h.Unblock(config.Spec{}); n != 0 {
 		t.Errorf("%d lifted", n)
 	}
-	if err := h.Block(netip.Prefix{}, 0, at(0)); err == nil {
+	if err := h.Block(config.Spec{}, 0, at(0)); err == nil {
 		t.Error("blocked nobody")
 	}
 	for i := range mostBlocks {
 		block(netip.PrefixFrom(netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}), 32).String(), time.Minute, 2*time.Hour)
 	}
-	err := h.Block(netip.MustParsePrefix("12.0.0.0/8"), time.Minute, at(2*time.Hour))
+	err := h.Block(config.Network(netip.MustParsePrefix("12.0.0.0/8")), time.Minute, at(2*time.Hour))
 	if err == nil || !strings.Contains(err.Error(), "10000 networks are blocked already") {
 		t.Errorf("one too many: %v", err)
 	}
@@ -160,10 +162,10 @@ func TestBlock(t *testing.T) {
 func TestUnblockLiftsBans(t *testing.T) {
 	h, g := oneGate(Limits{}, Rules{Restricted: true, Ban: Penalty{1, time.Minute, time.Hour}})
 	asks(g, 0, 1, 2)
-	if around, found := h.Around(netip.MustParsePrefix("10.0.0.2/32"), at(0)); !found || around.String() != "10.0.0.2" {
+	if around, found := h.Around(config.Network(netip.MustParsePrefix("10.0.0.2/32")), at(0)); !found || around.String() != "10.0.0.2" {
 		t.Errorf("there is a ban of %s", around)
 	}
-	if n := h.Unblock(netip.MustParsePrefix("10.0.0.1/32")); n != 1 || len(h.Bans(at(0))) != 1 {
+	if n := h.Unblock(config.Network(netip.MustParsePrefix("10.0.0.1/32"))); n != 1 || len(h.Bans(at(0))) != 1 {
 		t.Errorf("%d lifted", n)
 	}
 	check(t, h)

@@ -110,7 +110,7 @@ func BenchmarkAskAllRules(b *testing.B) {
 	for name, sources := range map[string]uint32{"new": 1<<32 - 1, "known": 30_000} {
 		b.Run(name, func(b *testing.B) {
 			h := NewHouse(Limits{Max: 1 << 30, MaxLoad: 50}, nil)
-			h.Block(netip.MustParsePrefix("192.0.2.0/24"), time.Hour, Moment{})
+			h.Block(config.Network(netip.MustParsePrefix("192.0.2.0/24")), time.Hour, Moment{})
 			benchAsk(b, many, sources, h.Gate("a", p, nil).Ask)
 		})
 	}

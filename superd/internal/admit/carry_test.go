@@ -55,7 +55,7 @@ func TestCarry(t *testing.T) {
 		d.Ticket.Ended(End{Kind: Failed}, at(5))
 		d.Ticket.Release()
 	}
-	if err := h.Block(netip.MustParsePrefix("192.0.2.0/24"), 0, at(6)); err != nil {
+	if err := h.Block(config.Network(netip.MustParsePrefix("192.0.2.0/24")), 0, at(6)); err != nil {
 		t.Fatal(err)
 	}
 	before := remembered(h)

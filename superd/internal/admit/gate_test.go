@@ -355,7 +355,7 @@ func TestEnterAndSeat(t *testing.T) {
 	if resumed != 2 || g.Live() != 0 {
 		t.Errorf("resumed %d times, %d live", resumed, g.Live())
 	}
-	if err := h.Block(netip.MustParsePrefix("10.0.0.0/8"), time.Minute, at(0)); err != nil {
+	if err := h.Block(config.Network(netip.MustParsePrefix("10.0.0.0/8")), time.Minute, at(0)); err != nil {
 		t.Fatal(err)
 	}
 	g.Enter()

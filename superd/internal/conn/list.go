@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"superd/superd/internal/peer"
 )
 
 // A Selection is some of the connections: those that have all that is given.
@@ -12,13 +14,18 @@ type Selection struct {
 	ID      string
 	Service string
 	Source  netip.Prefix // the zero value is everywhere
+	OfUser  bool         // they are clients of unix sockets, and UID is theirs
+	UID     uint32
 }
 
 func (s *Selection) has(r *record) bool {
 	return (s.ID == "" || s.ID == string(r.who.ID)) &&
 		(s.Service == "" || s.Service == r.service.Events.Name()) &&
-		(!s.Source.IsValid() || s.Source.Contains(r.visitor.Peer.Remote.Addr().WithZone("")))
+		(!s.Source.IsValid() || s.Source.Contains(r.visitor.Peer.Remote.Addr().WithZone(""))) &&
+		(!s.OfUser || isOf(&r.visitor.Peer, s.UID))
 }
+
+func isOf(p *peer.Peer, uid uint32) bool { return p.Kind == peer.Unix && !p.Listening && p.UID == uid }
 
 // A Live is a connection that has a program, as it was when it was looked at.
 // What is not known is negative: numbers of the kernel where superd keeps no

@@ -6,6 +6,7 @@
 package control
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -27,8 +28,8 @@ type Daemon interface {
 	Drain(service string, limit *time.Duration) (Drained, error) // "" is all services; no limit is the file's
 	Stop(now bool)
 	Kill(Selection) (Killed, error)
-	Block(network netip.Prefix, length time.Duration) error // 0 is until it is unblocked
-	Unblock(network netip.Prefix) (Unblocked, error)
+	Block(whom Source, length time.Duration) error // 0 is until it is unblocked
+	Unblock(whom Source) (Unblocked, error)
 }
 
 // Unknown is the error that what an order is about does not exist.
@@ -52,7 +53,22 @@ type Order struct {
 type Selection struct {
 	ID      string
 	Service string
-	Source  netip.Prefix // the zero value is everywhere
+	Source  Source // the zero value is everywhere
+}
+
+// A Source is where clients come from: a network, or of unix sockets a user.
+type Source struct {
+	Network netip.Prefix
+	User    bool // it is UID
+	UID     uint32
+}
+
+// String is the source as it is asked for, with the length of its network.
+func (s Source) String() string {
+	if s.User {
+		return fmt.Sprintf("uid:%d", s.UID)
+	}
+	return s.Network.String()
 }
 
 // Status is how things stand with superd.

@@ -81,12 +81,12 @@ func (f *fake) Kill(s Selection) (Killed, error) {
 	return Killed{2}, f.err
 }
 
-func (f *fake) Block(p netip.Prefix, length time.Duration) error {
+func (f *fake) Block(p Source, length time.Duration) error {
 	f.note("block %v %v", p, length)
 	return f.err
 }
 
-func (f *fake) Unblock(p netip.Prefix) (Unblocked, error) {
+func (f *fake) Unblock(p Source) (Unblocked, error) {
 	f.note("unblock %v", p)
 	return Unblocked{1}, f.err
 }
@@ -180,7 +180,8 @@ func TestConversation(t *testing.T) {
 		{get("/v1/status"), 200, "", nil},
 		{get("/v1/connections"), 200, "[]", []string{`connections "" "" invalid Prefix`}},
 		{get("/v1/connections?service=a&source=10.1.2.3/8&id=x-1"), 200, "[]", []string{`connections "x-1" "a" 10.0.0.0/8`}},
-		{get("/v1/connections?source=nowhere"), 400, `{"error":"\"nowhere\" is neither an address nor a network such as 10.0.0.0/8"}`, nil},
+		{get("/v1/connections?source=nowhere"), 400, `{"error":"\"nowhere\" is neither an address, nor a network such as 10.0.0.0/8, nor a user such as uid:1000"}`, nil},
+		{get("/v1/connections?source=uid:1000"), 200, "[]", []string{`connections "" "" uid:1000`}},
 		{get("/v1/blocks"), 200, `[{"source":"10.0.0.0/8"}]`, nil},
 		{get("/v1/explain?service=a&address=10.0.0.1"), 200, "",
 			[]string{`explain "a" {Addr:10.0.0.1 Port:0 Unix:false UID:0 GID:0 Groups:[] Datagrams:false}`}},
@@ -221,8 +222,12 @@ func TestConversation(t *testing.T) {
 		{post("/v1/block", `{"network": "10.0.0.0/8", "for": "1h"}`), 200, "{}", []string{ordered("block", "10.0.0.0/8 for 1h"), "block 10.0.0.0/8 1h0m0s"}},
 		{post("/v1/block", `{"network": "2001:db8::1"}`), 200, "{}", []string{ordered("block", "2001:db8::1/128"), "block 2001:db8::1/128 0s"}},
 		{post("/v1/block", `{"network": "10.0.0.0/33"}`), 400, "", nil},
+		{post("/v1/block", `{"network": "uid:4294967295"}`), 200, "{}", []string{ordered("block", "uid:4294967295"), "block uid:4294967295 0s"}},
+		{post("/v1/block", `{"network": "uid:4294967296"}`), 400, "", nil},
+		{post("/v1/block", `{"network": "uid:"}`), 400, "", nil},
 		{post("/v1/block", ""), 400, "", nil},
 		{post("/v1/unblock", `{"network": "10.0.0.0/8"}`), 200, `{"lifted":1}`, []string{ordered("unblock", "10.0.0.0/8"), "unblock 10.0.0.0/8"}},
+		{post("/v1/unblock", `{"network": "uid:0"}`), 200, "", []string{ordered("unblock", "uid:0"), "unblock uid:0"}},
 		{get("/v1/stop"), 405, `{"error":"/v1/stop is asked for with POST"}`, nil},
 		{post("/v1/status", ""), 405, "", nil},
 		{"HEAD /v1/status HTTP/1.1\r\nHost: x\r\n\r\n", 405, "", nil},

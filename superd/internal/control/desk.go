@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -176,21 +177,25 @@ func (d *desk) connections(a *asking) (any, error) {
 func selection(id, service, source string) (s Selection, err error) {
 	s = Selection{ID: id, Service: service}
 	if source != "" {
-		s.Source, err = Network(source)
+		s.Source, err = ParseSource(source)
 	}
 	return s, err
 }
 
-// Network reads an address or a network.
-func Network(text string) (netip.Prefix, error) {
+// ParseSource reads an address, a network, or a user by number.
+func ParseSource(text string) (Source, error) {
 	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
-		return netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()), nil
+		return Source{Network: netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen())}, nil
 	}
-	p, err := netip.ParsePrefix(text)
-	if err != nil {
-		return netip.Prefix{}, faultf(http.StatusBadRequest, "%q is neither an address nor a network such as 10.0.0.0/8", text)
+	if p, err := netip.ParsePrefix(text); err == nil {
+		return Source{Network: p.Masked()}, nil
 	}
-	return p.Masked(), nil
+	if number, is := strings.CutPrefix(text, "uid:"); is {
+		if uid, err := strconv.ParseUint(number, 10, 32); err == nil {
+			return Source{User: true, UID: uint32(uid)}, nil
+		}
+	}
+	return Source{}, faultf(http.StatusBadRequest, "%q is neither an address, nor a network such as 10.0.0.0/8, nor a user such as uid:1000", text)
 }
 
 // read fills what is wanted from the request's body. An empty one leaves all
@@ -294,7 +299,7 @@ func (s Selection) String() string {
 	if s.Service != "" {
 		words = append(words, "service "+s.Service)
 	}
-	if s.Source.IsValid() {
+	if s.Source != (Source{}) {
 		words = append(words, "source "+s.Source.String())
 	}
 	return strings.Join(words, ", ")
@@ -305,7 +310,7 @@ func (d *desk) block(a *asking) (any, error) {
 	if err := a.read(&order); err != nil {
 		return nil, err
 	}
-	whom, err := Network(order.Network)
+	whom, err := ParseSource(order.Network)
 	if err != nil {
 		return nil, err
 	}
@@ -325,7 +330,7 @@ func (d *desk) unblock(a *asking) (any, error) {
 	if err := a.read(&order); err != nil {
 		return nil, err
 	}
-	whom, err := Network(order.Network)
+	whom, err := ParseSource(order.Network)
 	if err != nil {
 		return nil, err
 	}
