@@ -249,7 +249,7 @@ func followedBy(err error, meaning string) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%w\n%s", err, meaning)
+	return &control.Faulty{Text: err.Error() + "\n" + meaning, Problems: linesOf(err)}
 }
 
 // Drain implements control.Daemon. The services take who stands in the kernel's

@@ -58,9 +58,13 @@ func controlOf(file string) (config.Control, error) {
 	return c, err
 }
 
-// answer fills what is wanted from an answer of superd's.
+// answer fills what is wanted from an answer of superd's. Who wants JSON has that
+// also of what superd has refused.
 func (q *question) answer(text []byte, err error, wanted any) error {
 	if err != nil {
+		if r := new(control.Refusal); q.Bool("json") && errors.As(err, &r) {
+			q.out.Write(r.Answer)
+		}
 		return err
 	}
 	if err := json.Unmarshal(text, wanted); err != nil {
@@ -129,7 +133,10 @@ func (q *question) upgrade() error {
 	err = list(q, text, err, func(u control.Upgraded) string {
 		return fmt.Sprintf("superd %s goes on with %s, generation %d\n", u.Version, plural(u.Connections, "connection", "connections"), u.Generation)
 	})
-	if err = q.answer(text, err, &done); err == nil && len(done.Problems) > 0 {
+	if err != nil {
+		return err
+	}
+	if err = q.answer(text, nil, &done); err == nil && len(done.Problems) > 0 {
 		err = errors.New(strings.Join(append(done.Problems, "cannot take the file up, "+staysInForce), "\n"))
 	}
 	return err

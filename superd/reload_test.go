@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -291,6 +292,15 @@ func TestReloadByOrder(t *testing.T) {
 	if code != 1 || out != "" || strings.Count(complaints, "\n") != 3 || !strings.Contains(complaints, "services.a.txet: unknown key (did you mean text?)\n") ||
 		!strings.HasSuffix(complaints, "\ncannot reload, nothing was changed\n") {
 		t.Errorf("it ends with %d, %q and\n%s", code, out, complaints)
+	}
+	code, out, complaints = a.tell("reload", "--json")
+	var answer struct {
+		Error    string
+		Problems []string
+	}
+	if err := json.Unmarshal([]byte(out), &answer); err != nil || code != 1 || answer.Error+"\n" != complaints || len(answer.Problems) != 2 ||
+		answer.Error != strings.Join(append(answer.Problems, notReloaded), "\n") {
+		t.Errorf("as JSON it ends with %d, %v, %q and\n%s", code, err, out, complaints)
 	}
 	// The log has it as well: the next one who looks did not ask.
 	a.await(func(r record) bool {

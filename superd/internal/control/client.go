@@ -103,5 +103,13 @@ func (c *Client) refusal(status string, text []byte) error {
 	if json.Unmarshal(text, &p) != nil || p.Error == "" {
 		return fmt.Errorf("cannot understand what answers at %s: %s", c.Path, status)
 	}
-	return errors.New(p.Error)
+	return &Refusal{p.Error, text}
 }
+
+// A Refusal is what superd says about what it has not done.
+type Refusal struct {
+	Text   string
+	Answer []byte // as it came, in JSON
+}
+
+func (r *Refusal) Error() string { return r.Text }

@@ -37,6 +37,14 @@ type Unknown string
 
 func (u Unknown) Error() string { return string(u) }
 
+// Faulty is the error that something could not be done for several reasons.
+type Faulty struct {
+	Text     string   // all that there is to say, a line each
+	Problems []string // of that, what is wrong
+}
+
+func (f *Faulty) Error() string { return f.Text }
+
 // Unsupported is the error that this superd cannot do what it is told.
 type Unsupported string
 

@@ -56,7 +56,7 @@ func (d *desk) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer, err := d.answer(w, r)
 	status := http.StatusOK
 	if err != nil {
-		status, answer = statusOf(err), problem{err.Error()}
+		status, answer = statusOf(err), problemOf(err)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -91,7 +91,16 @@ func writeRows(w io.Writer, rows []Connection) error {
 
 // problem is the answer to what could not be done.
 type problem struct {
-	Error string `json:"error"`
+	Error    string   `json:"error"`
+	Problems []string `json:"problems,omitempty"` // where there can be several
+}
+
+func problemOf(err error) problem {
+	p := problem{Error: err.Error()}
+	if f := new(Faulty); errors.As(err, &f) {
+		p.Problems = f.Problems
+	}
+	return p
 }
 
 // A fault is a mistake of the client's, with its HTTP status.
