@@ -56,6 +56,21 @@ func TestWaitStdin(t *testing.T) {
 	}
 }
 
+// Whoever is at the other end of a program that accepts itself is not known.
+func TestPsOfWait(t *testing.T) {
+	t.Parallel()
+	a := startAsked(t, several("inetd", `listen: "127.0.0.1:0", `+acceptor(t, 2, "")))
+	a.line("inetd")
+	if got, want := fieldsOf(t, a.told("ps", "--json")), "[age_ms id local pid service state]"; fmt.Sprint(got) != want {
+		t.Errorf("the fields are %v, not %s", got, want)
+	}
+	if cells := strings.Fields(strings.Split(a.told("ps"), "\n")[1]); len(cells) != 10 || cells[2] != "-" {
+		t.Errorf("the line is %q", cells)
+	}
+	a.line("inetd")
+	a.exited("inetd", 1)
+}
+
 // A program finds its socket blocking, whatever the one before it has made of it.
 func TestWaitStdinBlocks(t *testing.T) {
 	t.Parallel()

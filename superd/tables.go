@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -110,7 +111,7 @@ func blocksText(list []control.Block) string {
 func connectionsText(list []control.Connection) string {
 	rows := [][]string{{"ID", "SERVICE", "PEER", "PID", "STATE", "AGE", "IDLE", "IN", "OUT", "RTT"}}
 	for _, c := range list {
-		rows = append(rows, []string{c.ID, c.Service, c.Peer, fmt.Sprint(c.PID), c.State, shortTime(c.AgeMS),
+		rows = append(rows, []string{c.ID, c.Service, cmp.Or(c.Peer, "-"), fmt.Sprint(c.PID), c.State, shortTime(c.AgeMS),
 			orNothing(c.IdleMS, shortTime), orNothing(c.BytesIn, shortSize), orNothing(c.BytesOut, shortSize), orNothing(c.RTTUS, shortMicroseconds)})
 	}
 	return table(rows)

@@ -119,11 +119,12 @@ type Service struct {
 }
 
 // Connection is one live connection. What is not known is left out: bytes,
-// idleness and round-trip time where superd keeps no duplicate of it.
+// idleness and round-trip time where superd keeps no duplicate of it, and the peer
+// where the program accepts itself.
 type Connection struct {
 	ID       string `json:"id"`
 	Service  string `json:"service"`
-	Peer     string `json:"peer"`
+	Peer     string `json:"peer,omitempty"`
 	Local    string `json:"local"`
 	PID      int    `json:"pid"`
 	State    string `json:"state"` // running, stopping, ended
