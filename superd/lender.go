@@ -53,9 +53,8 @@ type tenant struct {
 	lent   []*listen.Socket
 	ticket admit.Ticket
 
-	rests   lobby.Guest
-	next    time.Duration // when the program may be started again
-	refused bool          // that it may not be started has been recorded
+	rests lobby.Guest
+	next  time.Duration // when the program may be started again
 }
 
 // Readable implements listen.Porter.
@@ -144,20 +143,19 @@ func (t *tenant) call(k *listen.Socket) {
 
 // ask has it decided whether the program may be started for a client of whom
 // nothing is known. Where it may not, the client stays where it is, in the
-// kernel's queue, since nobody but the program can turn it away; that is recorded
-// once, however often it is tried.
+// kernel's queue, since nobody but the program can turn it away: it is neither
+// accepted nor refused, however often that is tried.
 func (t *tenant) ask(k *listen.Socket, now admit.Moment) (entered bool) {
 	l := t.lender
 	t.visitor.Peer = k.Self()
 	d := l.gate.Try(admit.Client{Unseen: true}, now)
-	entered = d.Verdict == admit.Entered
-	if entered || !t.refused {
+	if d.Verdict == admit.Entered {
 		t.decided(&d)
+		return true
 	}
-	if t.refused = !entered; t.refused {
-		t.rest(cmp.Or(d.Left, unknown))
-	}
-	return entered
+	l.tellTurn(d.Change, &t.visitor)
+	t.rest(cmp.Or(d.Left, unknown))
+	return false
 }
 
 // sendersAtOnce is how many datagrams are looked at before others have their

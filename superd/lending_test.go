@@ -209,25 +209,27 @@ func TestOutputOfListenFDs(t *testing.T) {
 
 // A program that fails with its work undone is not started as fast as it ends:
 // it pauses, also where the file says nothing of failures; then it is tried
-// again, and who waits in the kernel's queue is served.
+// again, and who waits in the kernel's queue is served. Nobody is refused: what
+// is counted are the programs.
 func TestWaitFailing(t *testing.T) {
 	t.Parallel()
 	dir := publicDir(t)
-	d := start(t, `services: {inetd: {listen: "127.0.0.1:0", wait: stdin, failures: {within: 1h, pause: 500ms}, run: `+yamlList(installed(t, "perl"), "-e",
+	d := startAsked(t, `services: {inetd: {listen: "127.0.0.1:0", wait: stdin, failures: {within: 1h, pause: 500ms}, run: `+yamlList(installed(t, "perl"), "-e",
 		`exit 3 unless -e "`+dir+`/mended"; open S, "+<&=0"; accept C, S; syswrite C, "served"`)+`}}`)
 	answer := make(chan string, 1)
 	go func() { answer <- d.line("inetd") }() // ends with the answer
 	d.await(func(r record) bool { return r.is("paused") })
 	d.checkFailures("inetd")
-	if r := d.refused("inetd"); r.text("reason") != "failing" {
-		t.Errorf("the refusal is %v", r)
-	}
 	d.await(func(r record) bool { return r.is("paused") && r["again"] == true })
 	writeFile(t, dir, "mended", "", 0o644)
 	if got := <-answer; got != "served" {
 		t.Errorf("the client gets %q", got)
 	}
 	d.await(func(r record) bool { return r.is("recovered") })
+	d.settled()
+	if s := d.status().Services[0]; s.Refused != 0 || s.Total != s.Exited || s.Exited != s.Failed+1 {
+		t.Errorf("of one client and its programs %d are counted, %d refused, %d exited, %d failed", s.Total, s.Refused, s.Exited, s.Failed)
+	}
 }
 
 // A program that succeeds and leaves its work undone does not take the
