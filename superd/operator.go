@@ -130,7 +130,7 @@ func (o *operator) Status() control.Status {
 		State:      phaseWords[o.phase.Load()],
 		Started:    d.began,
 		UptimeMS:   time.Since(d.begin).Milliseconds(),
-		File:       p.config.Path,
+		File:       absolute(p.config.Path),
 		Generation: p.generation,
 		Loaded:     p.loaded,
 		Live:       d.house.Live(),

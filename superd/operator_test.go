@@ -132,6 +132,26 @@ services:
 	c.Close()
 }
 
+// TestStatusNamesTheFile so that it can be found from everywhere.
+func TestStatusNamesTheFile(t *testing.T) {
+	t.Parallel()
+	dir := publicDir(t)
+	socket := filepath.Join(dir, "socket")
+	file := writeFile(t, dir, "superd.yaml", "control: {path: "+socket+"}\n"+one("cat", "run: /bin/cat"), 0o644)
+	a := asked{startCommand(t, inDirectory(superd("run", "-c", "superd.yaml"), dir)), socket}
+	shown := a.status().File
+	is, err := os.Stat(shown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wanted, err := os.Stat(file); !filepath.IsAbs(shown) || err != nil || !os.SameFile(is, wanted) {
+		t.Errorf("it is shown as %s", shown)
+	}
+	if path := absolute(builtInName); path != builtInName {
+		t.Errorf("no file is shown as %s", path)
+	}
+}
+
 // fieldsOf are the keys of the first object in a list.
 func fieldsOf(t *testing.T, text string) []string {
 	t.Helper()
