@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -50,8 +51,9 @@ type tenant struct {
 	visitor conn.Visitor
 
 	// Of the program that runs; release reads them.
-	lent   []*listen.Socket
-	ticket admit.Ticket
+	lent    []*listen.Socket
+	waiting *listen.Waiting // at its start; nil where that is not known
+	ticket  admit.Ticket
 
 	rests lobby.Guest
 	next  time.Duration // when the program may be started again
@@ -206,11 +208,21 @@ func (t *tenant) start(k *listen.Socket) {
 		t.nameSockets()
 	}
 	t.lent = t.sockets
+	t.waiting = t.whoWaits()
 	for _, k := range t.lent {
 		l.hall.set.Lend(k)
 	}
 	l.guests.Add(1)
 	l.table.Start(&l.conn, fd, &t.visitor, true)
+}
+
+// whoWaits notes who waits at the sockets. A program that leaves processes may
+// have left it to them to accept.
+func (t *tenant) whoWaits() *listen.Waiting {
+	if t.lender.conn.Leave {
+		return nil
+	}
+	return t.lender.hall.set.Waiting(t.lent)
 }
 
 // nameSockets says what the program gets from descriptor 3 on.
@@ -247,8 +259,12 @@ func (t *tenant) Late() {
 // over implements occupant: the program that had the sockets has ended. The
 // accepting thread may start the next one before it returns.
 func (t *tenant) over(x *event.Exit, cause error) {
-	s, lent := t.lender.service, t.lent
+	s, lent, untouched := t.lender.service, t.lent, t.waiting.Untouched()
+	t.waiting = nil
 	if e, telling := endOf(x, cause); telling {
+		if e.Kind == admit.Succeeded && x.Reason == "" && untouched {
+			e.Kind, cause = admit.Undone, undoneEnd{x}
+		}
 		now := s.daemon.now()
 		s.tell(t.ticket.Ended(e, now), &t.visitor, x, cause, now)
 	}
@@ -257,6 +273,15 @@ func (t *tenant) over(x *event.Exit, cause error) {
 		k.Return()
 	}
 	s.gone()
+}
+
+// undoneEnd is how a program ended that has accepted nobody, as the cause in a
+// record.
+type undoneEnd struct{ *event.Exit }
+
+func (u undoneEnd) Error() string {
+	return fmt.Sprintf("the program exited with status 0 after %s and has accepted nobody: who it was started for still waits",
+		u.Duration.Round(time.Millisecond))
 }
 
 var _ listen.Keeper = (*lender)(nil)

@@ -233,10 +233,10 @@ func TestWaitFailing(t *testing.T) {
 }
 
 // A program that succeeds and leaves its work undone does not take the
-// processor for itself either.
+// processor for itself either, where nothing pauses it.
 func TestWaitUndone(t *testing.T) {
 	t.Parallel()
-	d := start(t, `services: {inetd: {listen: "127.0.0.1:0", wait: stdin, run: /bin/true}}`)
+	d := start(t, `services: {inetd: {listen: "127.0.0.1:0", wait: stdin, failures: {after: 1000}, run: /bin/true}}`)
 	began := time.Now()
 	c, err := net.Dial("tcp", d.address("inetd"))
 	if err != nil {
@@ -249,6 +249,44 @@ func TestWaitUndone(t *testing.T) {
 	}
 	d.signal(os.Interrupt)
 	d.ended()
+}
+
+// It pauses as one that fails, if it has surely accepted nobody.
+func TestWaitUndonePauses(t *testing.T) {
+	t.Parallel()
+	d := startAsked(t, `services: {inetd: {listen: "127.0.0.1:0", wait: stdin, failures: {after: 3, within: 1h, pause: 1h}, run: /bin/true}}`)
+	c, err := net.Dial("tcp", d.address("inetd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	r := d.await(func(r record) bool { return r.is("paused") })
+	if why := r.text("error"); !strings.HasPrefix(why, "the program exited with status 0 after ") || !strings.Contains(why, "has accepted nobody") {
+		t.Errorf("it pauses since %q", why)
+	}
+	if s := d.status().Services[0]; s.State != "failing" || s.Refused != 0 || s.Failed != 0 {
+		t.Errorf("its status is %+v", s)
+	}
+	d.signal(os.Interrupt)
+	d.ended()
+}
+
+// A program that accepts one client and leaves the others to the next has done
+// its work.
+func TestWaitOneByOne(t *testing.T) {
+	t.Parallel()
+	d := start(t, `services: {inetd: {listen: "127.0.0.1:0", failures: {after: 1}, `+acceptor(t, 1, "")+`}}`)
+	const clients = 10
+	var waiting []net.Conn
+	for range clients {
+		waiting = append(waiting, d.dial("inetd"))
+	}
+	for _, c := range waiting {
+		if got, err := io.ReadAll(c); err != nil || !strings.HasSuffix(string(got), " 1") {
+			t.Errorf("a client gets %q, %v", got, err)
+		}
+	}
+	d.exited("inetd", clients)
 }
 
 // A program that is missing is told of, and not without end; nobody accepts.

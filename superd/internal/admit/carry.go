@@ -61,6 +61,7 @@ type CarriedFailing struct {
 	Narrow   bool
 	Tried    time.Duration
 	Execs    []time.Duration
+	Undone   []time.Duration
 	Failures []CarriedFailure
 	Ends     Ends
 }
@@ -103,7 +104,7 @@ func (g *Gate) carry() CarriedGate {
 }
 
 func (f *failing) carry() CarriedFailing {
-	c := CarriedFailing{State: uint8(f.state), Until: f.until, Culprit: keyOf(f.culprit), Narrow: f.narrow, Tried: f.tried, Execs: f.execs, Ends: f.ends}
+	c := CarriedFailing{State: uint8(f.state), Until: f.until, Culprit: keyOf(f.culprit), Narrow: f.narrow, Tried: f.tried, Execs: f.execs, Undone: f.undone, Ends: f.ends}
 	for _, x := range f.failures {
 		c.Failures = append(c.Failures, CarriedFailure{x.at, keyOf(x.from)})
 	}
@@ -169,7 +170,7 @@ func (p *Policy) counts(key Source) bool {
 func (f *failing) resume(c *CarriedFailing) {
 	trial := f.trial
 	*f = failing{state: failingState(min(c.State, uint8(trying))), until: c.Until, culprit: c.Culprit.source(), narrow: c.Narrow,
-		trial: trial, tried: c.Tried, execs: c.Execs, ends: c.Ends}
+		trial: trial, tried: c.Tried, execs: c.Execs, undone: c.Undone, ends: c.Ends}
 	for _, x := range c.Failures {
 		f.failures = append(f.failures, failure{x.At, x.From.source()})
 	}

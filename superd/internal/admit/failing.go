@@ -26,6 +26,7 @@ const (
 	Succeeded EndKind = iota // it exited with 0
 	Failed                   // it exited otherwise, or by a signal that superd did not send
 	ExecError                // it could not be executed: never the client's fault
+	Undone                   // it exited with 0, and has left what it was started for: nor is this
 )
 
 // quick is how soon a program has to end for it to say something about the
@@ -33,7 +34,7 @@ const (
 const quick = time.Second
 
 // Ends counts what became of a service's programs.
-type Ends struct{ ExecErrors, QuickFailures, QuickSuccesses uint64 }
+type Ends struct{ ExecErrors, QuickFailures, QuickSuccesses, QuickUndone uint64 }
 
 // A Change is a turn in the state of a failing service. Each is told once, by
 // whichever call brought it about.
@@ -68,6 +69,7 @@ type failing struct {
 	tried   time.Duration // when the trial came in
 
 	execs    []time.Duration // errors in a row, oldest first
+	undone   []time.Duration // quick ends in a row that left their work
 	failures []failure       // quick failures in a row, oldest first
 	ends     Ends
 }
@@ -112,8 +114,13 @@ func (f *failing) ripen(now time.Duration) Change {
 
 func (f *failing) recover() Change {
 	f.state, f.trial, f.narrow = healthy, nil, false
-	f.execs, f.failures = f.execs[:0], f.failures[:0]
+	f.forget()
 	return Recovered
+}
+
+// forget ends all rows.
+func (f *failing) forget() {
+	f.execs, f.undone, f.failures = f.execs[:0], f.undone[:0], f.failures[:0]
 }
 
 // try makes p the trial.
@@ -133,7 +140,7 @@ func (f *failing) gone(p *place, now time.Duration) {
 // ended counts an end, of p's program, and draws the conclusion.
 func (f *failing) ended(p *place, e End, r Failures, now time.Duration) Change {
 	f.count(e)
-	bad := e.Kind == ExecError || e.Kind == Failed && e.Lived < quick
+	bad := e.Kind == ExecError || e.Kind != Succeeded && e.Lived < quick
 	switch {
 	case r.After == 0:
 		return NoChange
@@ -144,10 +151,13 @@ func (f *failing) ended(p *place, e End, r Failures, now time.Duration) Change {
 	case f.concerns(p.source.key): // it began before the pause, and says nothing new
 		return NoChange
 	case !bad:
-		f.execs, f.failures = f.execs[:0], f.failures[:0]
+		f.forget()
 		return NoChange
 	case e.Kind == ExecError:
-		return f.execError(r, now)
+		return f.row(&f.execs, r, now)
+	case e.Kind == Undone:
+		f.execs = f.execs[:0]
+		return f.row(&f.undone, r, now)
 	}
 	return f.quickFailure(p.source.key, r, now)
 }
@@ -159,14 +169,17 @@ func (f *failing) count(e End) {
 	case e.Lived >= quick:
 	case e.Kind == Failed:
 		f.ends.QuickFailures++
+	case e.Kind == Undone:
+		f.ends.QuickUndone++
 	default:
 		f.ends.QuickSuccesses++
 	}
 }
 
-func (f *failing) execError(r Failures, now time.Duration) Change {
-	f.execs = append(recent(f.execs, now-r.Within), now)
-	if len(f.execs) < r.After {
+// row adds to one of the rows that no client is to blame for.
+func (f *failing) row(times *[]time.Duration, r Failures, now time.Duration) Change {
+	*times = append(recent(*times, now-r.Within), now)
+	if len(*times) < r.After {
 		return NoChange
 	}
 	f.narrow = false
@@ -191,6 +204,6 @@ func (f *failing) quickFailure(key Source, r Failures, now time.Duration) Change
 
 func (f *failing) pause(c Change, r Failures, now time.Duration) Change {
 	f.state, f.trial, f.until = paused, nil, now+r.Pause
-	f.execs, f.failures = f.execs[:0], f.failures[:0]
+	f.forget()
 	return c
 }

@@ -22,6 +22,7 @@ func run(g *Gate, n int, e End, now time.Duration) (got string, changes []Change
 
 var (
 	execError = End{Kind: ExecError}
+	undone    = End{Undone, time.Millisecond}
 	badEnd    = End{Failed, time.Millisecond}
 	goodEnd   = End{Succeeded, time.Millisecond}
 )
@@ -51,6 +52,13 @@ func TestFailing(t *testing.T) {
 		{"not in a row", []step{{0, 1, badEnd, "in []"}, {0, 2, badEnd, "in []"}, {0, 3, goodEnd, "in []"}, {0, 1, badEnd, "in []"}, {0, 3, badEnd, "in []"}}},
 		{"not quick", []step{{0, 1, badEnd, "in []"}, {0, 2, badEnd, "in []"}, {0, 3, End{Failed, quick}, "in []"}, {0, 1, badEnd, "in []"}, {0, 3, badEnd, "in []"}}},
 		{"quick successes", []step{{0, 1, goodEnd, "in []"}, {0, 1, goodEnd, "in []"}, {0, 1, goodEnd, "in []"}, {0, 1, goodEnd, "in []"}}},
+		{"work undone", []step{
+			{0, 1, undone, "in []"}, {0, 1, undone, "in []"}, {0, 1, undone, "in [paused]"}, {1 * s, 2, goodEnd, "failing []"},
+			{30 * s, 1, undone, "in [trying paused again]"}, {60 * s, 1, goodEnd, "in [trying recovered]"},
+		}},
+		{"some work done", []step{{0, 1, undone, "in []"}, {0, 1, undone, "in []"}, {0, 1, goodEnd, "in []"}, {0, 1, undone, "in []"}, {0, 1, undone, "in []"}}},
+		{"work undone, not quickly", []step{{0, 1, undone, "in []"}, {0, 1, undone, "in []"}, {0, 1, End{Undone, quick}, "in []"}, {0, 1, undone, "in []"}, {0, 1, undone, "in []"}}},
+		{"undone or failed", []step{{0, 1, undone, "in []"}, {0, 1, badEnd, "in []"}, {0, 1, undone, "in []"}, {0, 1, badEnd, "in []"}, {0, 1, undone, "in [paused]"}}},
 		{"the kinds are counted apart", []step{{0, 1, execError, "in []"}, {0, 1, execError, "in []"}, {0, 1, badEnd, "in []"}, {0, 1, badEnd, "in []"}, {0, 1, execError, "in []"}}},
 		{"one source makes it fail for itself only", []step{
 			{0, 1, badEnd, "in []"}, {0, 1, badEnd, "in []"}, {0, 1, badEnd, "in [paused]"},
