@@ -263,7 +263,7 @@ func (o *operator) Drain(name string, limit *time.Duration) (control.Drained, er
 func (o *operator) drain(name string, limit *time.Duration, answer *control.Drained) error {
 	list, departed := o.named(name), o.departed(name)
 	if name != "" && len(list) == 0 && len(departed) == 0 {
-		return unknownService(name)
+		return o.unknownService(name)
 	}
 	if name == "" {
 		o.enter(phaseDraining) // whoever asks whether superd is ready hears of it first
@@ -319,8 +319,8 @@ func (o *operator) departed(name string) map[string]int {
 	return live
 }
 
-func unknownService(name string) error {
-	return control.Unknown(fmt.Sprintf("there is no service %q", name))
+func (o *operator) unknownService(name string) error {
+	return control.Unknown(noService(name, o.daemon.present().config.Services))
 }
 
 func (o *operator) drainOne(name string, live int, limit time.Duration, answer *control.Drained) {
@@ -388,7 +388,7 @@ func (o *operator) Kill(which control.Selection) (control.Killed, error) {
 	n := o.daemon.table.Kill(selected(which), reasonKill)
 	switch {
 	case n == 0 && which.Service != "" && !o.knows(which.Service):
-		return control.Killed{}, unknownService(which.Service)
+		return control.Killed{}, o.unknownService(which.Service)
 	case n == 0 && which.ID != "":
 		return control.Killed{}, control.Unknown(fmt.Sprintf("there is no connection %q", which.ID))
 	}

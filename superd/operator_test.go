@@ -359,6 +359,9 @@ services:
 		t.Errorf("said again it says %q", out)
 	}
 	a.idle -= 2 // its sockets
+	if code, _, complaints := a.tell("drain", "giong"); code != 1 || complaints != "there is no service \"giong\"; did you mean \"going\"?\n" {
+		t.Errorf("it ends with %d and %q", code, complaints)
+	}
 	if code, _, complaints := a.tell("drain", "nothing"); code != 1 || complaints != "there is no service \"nothing\"\n" {
 		t.Errorf("it ends with %d and %q", code, complaints)
 	}
