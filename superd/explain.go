@@ -90,14 +90,27 @@ func onlyDatagrams(c *config.Service) bool {
 	return len(c.Listen) > 0 && !slices.ContainsFunc(c.Listen, func(l config.Listener) bool { return !l.Datagrams() })
 }
 
+// onlyUnixDatagrams tells whether who comes to c by a unix socket sends datagrams.
+func onlyUnixDatagrams(c *config.Service) (is bool) {
+	for i := range c.Listen {
+		if l := &c.Listen[i]; l.Family == config.Unix {
+			if is = l.Datagrams(); !is {
+				return false
+			}
+		}
+	}
+	return is
+}
+
 // clientOf is an applicant as the gate of s would see him. Where programs accept
 // themselves, superd sees nobody, or the sender of the first datagram alone.
 func (s *service) clientOf(who control.Applicant) admit.Client {
-	if s.config.Wait != "" && !(who.Datagrams && who.Addr.IsValid()) {
+	sends := who.Datagrams && who.Addr.IsValid() || who.Unix && onlyUnixDatagrams(s.config)
+	if s.config.Wait != "" && !sends {
 		return admit.Client{Unseen: true}
 	}
 	c := admit.Client{Addr: who.Addr.Unmap(), Unix: who.Unix, UID: who.UID, GID: who.GID, Groups: who.Groups}
-	if who.Datagrams {
+	if who.Datagrams || sends {
 		c.Groups = nil // of a sender they are not known
 	}
 	return c

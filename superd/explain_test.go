@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"superd/superd/internal/config"
 	"superd/superd/internal/control"
 	"superd/superd/internal/spawn"
 )
@@ -309,6 +310,32 @@ func TestStrangers(t *testing.T) {
 		}
 		if got != want || (err != nil) != (want == "") {
 			t.Errorf("%q is %q, %v, not %q", text, got, err, want)
+		}
+	}
+}
+
+// Whom superd sees is whom explain decides about: of a service whose programs
+// receive themselves, the sender of a datagram, without further groups.
+func TestExplainSeesWhoSends(t *testing.T) {
+	t.Parallel()
+	stream, datagram := config.Listener{Family: config.Unix, Type: "stream"}, config.Listener{Family: config.Unix, Type: config.Datagram}
+	who := control.Applicant{Unix: true, UID: 5, GID: 60, Groups: []uint32{7}}
+	for name, c := range map[string]struct {
+		wait   string
+		listen []config.Listener
+		want   string
+	}{
+		"datagrams":                {config.WaitStdin, []config.Listener{datagram}, "seen []"},
+		"connections":              {config.WaitStdin, []config.Listener{stream}, "unseen []"},
+		"connections or datagrams": {config.WaitListenFDs, []config.Listener{datagram, stream}, "unseen []"},
+		"a program for each":       {"", []config.Listener{datagram}, "seen []"},
+		"accepted":                 {"", []config.Listener{stream}, "seen [7]"},
+	} {
+		s := &service{config: &config.Service{Wait: c.wait, Listen: c.listen}}
+		client := s.clientOf(who)
+		got := fmt.Sprint(ifElse(client.Unseen, "unseen ", "seen "), client.Groups)
+		if got != c.want || client.Unix == client.Unseen {
+			t.Errorf("%s: %s, %+v", name, got, client)
 		}
 	}
 }

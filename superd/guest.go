@@ -93,7 +93,7 @@ func (g *guest) known() {
 
 // clientOf is a connection's far end as admission knows it.
 func clientOf(p *peer.Peer) admit.Client {
-	return admit.Client{Addr: p.Remote.Addr(), Unix: p.Kind == peer.Unix, UID: p.UID, GID: p.GID}
+	return admit.Client{Addr: p.Remote.Addr(), Unix: p.Kind == peer.Unix && !p.Unseen(), UID: p.UID, GID: p.GID, Unseen: p.Unseen()}
 }
 
 // introduce is clientOf, with all the groups of a client by a unix socket where

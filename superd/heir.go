@@ -323,7 +323,7 @@ func (d *daemon) readmitTenant(c *conn.Connection, p *place) *conn.Visitor {
 	}
 	t.visitor.Host, t.visitor.Peer = t, c.Peer
 	t.visitor.Resume(c.ID, &s.conn)
-	t.ticket = s.gate.Readmit(admit.Client{Addr: c.Peer.Remote.Addr(), Unseen: true}, p.Trial)
+	t.ticket = s.gate.Readmit(clientOf(&c.Peer), p.Trial)
 	s.guests.Add(1)
 	return &t.visitor
 }

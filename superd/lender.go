@@ -14,7 +14,6 @@ import (
 	"superd/superd/internal/event"
 	"superd/superd/internal/listen"
 	"superd/superd/internal/lobby"
-	"superd/superd/internal/peer"
 )
 
 // A lender is what a service has instead of a door whose programs get the
@@ -150,7 +149,7 @@ func (t *tenant) call(k *listen.Socket) {
 func (t *tenant) ask(k *listen.Socket, now admit.Moment) (entered bool) {
 	l := t.lender
 	t.visitor.Peer = k.Self()
-	d := l.gate.Try(admit.Client{Unseen: true}, now)
+	d := l.gate.Try(clientOf(&t.visitor.Peer), now)
 	if d.Verdict == admit.Entered {
 		t.decided(&d)
 		return true
@@ -173,7 +172,7 @@ func (t *tenant) askForSenders(k *listen.Socket, now admit.Moment) (entered bool
 		if !k.Sender(p) {
 			return false
 		}
-		d := t.lender.gate.Try(admit.Client{Addr: p.Remote.Addr(), Unseen: p.Kind == peer.Unix}, now)
+		d := t.lender.gate.Try(clientOf(p), now)
 		if t.decided(&d); d.Verdict == admit.Entered {
 			return true
 		}

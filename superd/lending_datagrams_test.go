@@ -207,8 +207,46 @@ func TestUnixDatagramsWaitStdin(t *testing.T) {
 			t.Errorf("the answer is %q", got)
 		}
 	}
-	if r := d.exited("log", 1)[0]; r.text("peer") != "" || r.text("local") != "unix:"+path {
+	if r := d.exited("log", 1)[0]; r.text("peer") != ownPeer() || r.text("local") != "unix:"+path {
 		t.Errorf("it is recorded as %v", r)
+	}
+}
+
+// ownPeer is the test itself as the log has it where it comes by a unix socket.
+func ownPeer() string {
+	return fmt.Sprintf("unix:pid=%d,uid=%d,gid=%d", os.Getpid(), os.Getuid(), os.Getgid())
+}
+
+// Rules about users hold for who has a program started by a datagram to a unix
+// socket.
+func TestUnixDatagramsAreRefused(t *testing.T) {
+	t.Parallel()
+	dir := publicDir(t)
+	other := fmt.Sprintf("'uid:%d'", os.Getuid()+1)
+	service := `%[1]s: {listen: {address: "unix:` + dir + `/%[1]s", type: datagram}, wait: stdin, %[2]s, ` + receiver(t, 1, "") + "}\n"
+	d := start(t, "services:\n  "+fmt.Sprintf(service, "closed", fmt.Sprintf("deny: ['uid:%d']", os.Getuid()))+
+		"  "+fmt.Sprintf(service, "others", "allow: ["+other+"]")+"  "+fmt.Sprintf(service, "open", "deny: ["+other+"]"))
+	for _, name := range []string{"closed", "others", "open"} {
+		c, err := net.Dial("unixgram", filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sendTo(t, c, "hello")
+		c.Close()
+		if name == "open" {
+			continue
+		}
+		if r := d.refused(name); r.text("reason") != "address" || r.text("peer") != ownPeer() {
+			t.Errorf("%s: the refusal is recorded as %v", name, r)
+		}
+	}
+	if r := d.exited("open", 1)[0]; r.text("peer") != ownPeer() {
+		t.Errorf("it is recorded as %v", r)
+	}
+	for _, r := range d.awaitMany(3, func(r record) bool { return strings.Contains(r.text("message"), "with wait") }) {
+		if !strings.Contains(r.text("message"), "superd sees only who has sent the datagram") {
+			t.Errorf("it warns: %v", r)
+		}
 	}
 }
 

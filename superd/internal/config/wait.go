@@ -56,7 +56,7 @@ func (s section) handOver(c *Service) {
 
 // seldomAsked says what rules about clients are worth.
 func seldomAsked(c *Service) error {
-	if slices.ContainsFunc(c.Listen, func(l Listener) bool { return l.Family == UDP }) {
+	if slices.ContainsFunc(c.Listen, func(l Listener) bool { return l.Datagrams() }) {
 		return mistakef("", "with wait, superd sees only who has sent the datagram that a program is started for: the program must look at the others")
 	}
 	return mistakef("", "has no effect with wait: the program accepts, and superd does not see whom")

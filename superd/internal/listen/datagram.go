@@ -1,7 +1,7 @@
 package listen
 
 import (
-	"unsafe"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
 
@@ -16,41 +16,33 @@ func (k *Socket) Datagrams() bool {
 // Sender says in p who has sent the first datagram that waits at k, and leaves
 // it there. It returns false where there is none after all.
 func (k *Socket) Sender(p *peer.Peer) bool {
-	var from unix.RawSockaddrAny
-	size, err := k.receive(&from, unix.MSG_PEEK)
-	if err != nil {
+	if k.self.Kind == peer.Unix {
+		tellSenders(k.fd, netip.Addr{}, false) // the program that had it may have switched it off
+	}
+	var m envelope
+	if _, err := m.receive(k, unix.MSG_PEEK); err != nil {
 		return false
 	}
+	m.identify(k)
 	*p = k.Self()
+	p.Datagrams = true
 	if p.Kind == peer.Unix {
-		p.Bound = boundName(&from, size)
+		m.introduce(p)
 	} else {
-		p.Remote = addressOf(&from)
+		p.Remote = addressOf(&m.address)
 	}
 	return true
 }
 
 // Drop throws the first datagram that waits at k away.
 func (k *Socket) Drop() {
-	var from unix.RawSockaddrAny
-	k.receive(&from, 0)
+	for unix.EINTR == k.drop() {
+	}
 }
 
-// receive takes or looks at a datagram, of which no byte is wanted, without
-// waiting for it. It returns how many bytes of the sender's address there are.
-func (k *Socket) receive(from *unix.RawSockaddrAny, flags uintptr) (size uint32, err error) {
-	for {
-		size = uint32(unsafe.Sizeof(*from))
-		_, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(k.fd), 0, 0, flags|unix.MSG_DONTWAIT,
-			uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(&size)))
-		switch errno {
-		case 0:
-			return size, nil
-		case unix.EINTR:
-			continue
-		}
-		return 0, errno
-	}
+func (k *Socket) drop() error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(k.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
+	return errno
 }
 
 // mostErrors is how many errors of a socket are looked at before others have

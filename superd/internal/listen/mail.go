@@ -35,12 +35,20 @@ const LongestDatagram = 1 << 16
 
 // A Mailbox is the datagram that was received last, and the memory for it.
 type Mailbox struct {
-	Text   []byte
-	Cut    bool // it was longer than Text
+	Text []byte
+	Cut  bool // it was longer than Text
+	envelope
+
+	buffer [LongestDatagram]byte
+}
+
+// An envelope is what the kernel tells of a datagram beside its text, and the
+// memory for it.
+type envelope struct {
 	Spread bool // it was sent to everybody (broadcast) or to a group (multicast)
 	From   Sender
 
-	buffer  [LongestDatagram]byte
+	process int32 // by a unix socket; From has it only where the sender has no name
 	control [256]byte
 	address unix.RawSockaddrAny
 	iov     unix.Iovec
@@ -70,23 +78,33 @@ func tellSenders(fd int, addr netip.Addr, dual bool) error {
 // Receive takes the first datagram that waits at k, without waiting for one. An
 // error says that there is none, or what else is wrong.
 func (k *Socket) Receive(m *Mailbox) error {
+	m.iov.Base = &m.buffer[0]
+	m.iov.SetLen(len(m.buffer))
+	n, err := m.receive(k, 0)
+	if err != nil {
+		return err
+	}
+	m.Text, m.Cut = m.buffer[:n], m.header.Flags&unix.MSG_TRUNC != 0
+	m.identify(k)
+	return nil
+}
+
+// receive takes or looks at the first datagram that waits at k.
+func (m *envelope) receive(k *Socket, flags uintptr) (n uintptr, err error) {
 	for {
-		m.iov.Base = &m.buffer[0]
-		m.iov.SetLen(len(m.buffer))
 		m.header = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&m.address)), Namelen: uint32(unsafe.Sizeof(m.address)),
 			Iov: &m.iov, Control: &m.control[0]}
 		m.header.SetIovlen(1)
 		m.header.SetControllen(k.controlRoom())
-		n, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(k.fd), uintptr(unsafe.Pointer(&m.header)), unix.MSG_DONTWAIT)
+		n, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(k.fd), uintptr(unsafe.Pointer(&m.header)),
+			flags|unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 		switch errno {
 		case 0:
-			m.Text, m.Cut, m.Spread = m.buffer[:n], m.header.Flags&unix.MSG_TRUNC != 0, false
-			m.identify(k)
-			return nil
+			return n, nil
 		case unix.EINTR:
 			continue
 		}
-		return errno
+		return 0, errno
 	}
 }
 
@@ -105,8 +123,8 @@ func (k *Socket) controlRoom() int {
 const unknownUser = 65534
 
 // identify finds out whose the datagram is.
-func (m *Mailbox) identify(k *Socket) {
-	m.From = Sender{}
+func (m *envelope) identify(k *Socket) {
+	m.From, m.process, m.Spread = Sender{}, 0, false
 	if k.self.Kind == peer.Unix {
 		m.From.UID, m.From.GID = unknownUser, unknownUser
 		if name := m.name(); len(name) > 0 {
@@ -116,14 +134,14 @@ func (m *Mailbox) identify(k *Socket) {
 		m.readAddress()
 	}
 	m.readControl()
-	if k.self.Kind == peer.Unix && m.From.Name != "" {
-		m.From.PID = 0
+	if m.From.Name == "" {
+		m.From.PID = m.process
 	}
 }
 
 // name is the address of a unix socket, whose first byte is zero where it is
 // abstract; nothing for none.
-func (m *Mailbox) name() []byte {
+func (m *envelope) name() []byte {
 	const begin = unsafe.Offsetof(unix.RawSockaddrUnix{}.Path)
 	if uintptr(m.header.Namelen) <= begin {
 		return nil
@@ -131,7 +149,7 @@ func (m *Mailbox) name() []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(&m.address)), m.header.Namelen)[begin:]
 }
 
-func (m *Mailbox) readAddress() {
+func (m *envelope) readAddress() {
 	f := &m.From
 	switch m.address.Addr.Family {
 	case unix.AF_INET:
@@ -149,7 +167,7 @@ func mapped(a [4]byte) [16]byte {
 }
 
 // readControl reads what the kernel tells beside a datagram.
-func (m *Mailbox) readControl() {
+func (m *envelope) readControl() {
 	rest := m.control[:m.header.Controllen]
 	for len(rest) >= unix.SizeofCmsghdr {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&rest[0]))
@@ -161,7 +179,7 @@ func (m *Mailbox) readControl() {
 	}
 }
 
-func (m *Mailbox) readMessage(h *unix.Cmsghdr, data []byte) {
+func (m *envelope) readMessage(h *unix.Cmsghdr, data []byte) {
 	f := &m.From
 	switch {
 	case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
@@ -177,9 +195,16 @@ func (m *Mailbox) readMessage(h *unix.Cmsghdr, data []byte) {
 		m.Spread = m.Spread || in.Addr[0] == 0xff
 	case h.Level == unix.SOL_SOCKET && h.Type == unix.SCM_CREDENTIALS && len(data) >= unix.SizeofUcred:
 		who := (*unix.Ucred)(unsafe.Pointer(&data[0]))
-		f.PID, f.UID, f.GID = who.Pid, who.Uid, who.Gid
+		m.process, f.UID, f.GID = who.Pid, who.Uid, who.Gid
+	case h.Level == unix.SOL_SOCKET && (h.Type == unix.SCM_RIGHTS || h.Type == scmPIDFD):
+		// A program that had the socket has switched SO_PASSCRED off, and there was room.
+		for ; len(data) >= 4; data = data[4:] {
+			unix.Close(int(int32(binary.NativeEndian.Uint32(data))))
+		}
 	}
 }
+
+const scmPIDFD = 4 // SCM_PIDFD, Linux 6.5
 
 func isLinkLocal(a [16]byte) bool { return a[0] == 0xfe && a[1]&0xc0 == 0x80 }
 
@@ -195,8 +220,7 @@ func (k *Socket) Introduce(m *Mailbox) peer.Peer {
 	p := k.self
 	p.Datagrams = true
 	if p.Kind == peer.Unix {
-		p.Bound = boundName(&m.address, m.header.Namelen)
-		p.PID, p.UID, p.GID = m.pid(), m.From.UID, m.From.GID
+		m.introduce(&p)
 		return p
 	}
 	p.Remote = addressOf(&m.address)
@@ -210,14 +234,10 @@ func (k *Socket) Introduce(m *Mailbox) peer.Peer {
 	return p
 }
 
-// pid is the process that has sent, which is no part of From where the sender
-// has a name.
-func (m *Mailbox) pid() int32 {
-	from := m.From
-	m.readControl()
-	pid := m.From.PID
-	m.From = from
-	return pid
+// introduce says in p who has sent a datagram by a unix socket.
+func (m *envelope) introduce(p *peer.Peer) {
+	p.Bound = boundName(&m.address, m.header.Namelen)
+	p.PID, p.UID, p.GID = m.process, m.From.UID, m.From.GID
 }
 
 // WayBack is how the sender of the datagram, which came to k, is answered.

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"superd/superd/internal/config"
+	"superd/superd/internal/peer"
 )
 
 // mailed is a socket of UDP at an address, and a client of it.
@@ -130,9 +132,10 @@ func TestMailKnowsBothEnds(t *testing.T) {
 	}
 }
 
-// Who sends descriptors along does not give them to superd, which would have
-// ever more; the datagram comes.
-func TestMailBringsNoDescriptors(t *testing.T) {
+// withDescriptors is a unix socket of datagrams, to which somebody has sent one
+// with descriptors.
+func withDescriptors(t *testing.T) *Socket {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
 	s := newSet(t)
 	k := open(t, s, []config.Listener{{Family: config.Unix, Name: path, Type: config.Datagram, Mode: 0o600}}, newLodge(s))[0]
@@ -145,18 +148,17 @@ func TestMailBringsNoDescriptors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sent.Close()
+	t.Cleanup(func() { sent.Close() })
 	rights := unix.UnixRights(slices.Repeat([]int{int(sent.Fd())}, 20)...)
 	if err := unix.Sendmsg(fd, []byte("hello"), rights, &unix.SockaddrUnix{Name: path}, 0); err != nil {
 		t.Fatal(err)
 	}
-	m := new(Mailbox)
-	if err := k.Receive(m); err != nil || string(m.Text) != "hello" {
-		t.Fatalf("%q has come, %v", m.Text, err)
-	}
-	if p := k.Introduce(m); p.PID != int32(os.Getpid()) || p.UID != uint32(os.Geteuid()) || p.GID != uint32(os.Getegid()) {
-		t.Errorf("it has come from %+v", p)
-	}
+	return k
+}
+
+// wantNoDescriptors wants none to be open of what withDescriptors has sent.
+func wantNoDescriptors(t *testing.T) {
+	t.Helper()
 	n := 0
 	links, _ := filepath.Glob("/proc/self/fd/*")
 	for _, link := range links {
@@ -166,5 +168,63 @@ func TestMailBringsNoDescriptors(t *testing.T) {
 	}
 	if n != 1 {
 		t.Errorf("%d descriptors are open of what was sent, beside the sender's", n-1)
+	}
+}
+
+// Who sends descriptors along does not give them to superd, which would have
+// ever more; the datagram comes. So it is where a program that had the socket has
+// switched off that the kernel says who sends, and there is room.
+func TestMailBringsNoDescriptors(t *testing.T) {
+	for _, credentials := range []int{1, 0} {
+		t.Run(fmt.Sprint(credentials), func(t *testing.T) {
+			k := withDescriptors(t)
+			if err := setOption(k.fd, unix.SOL_SOCKET, unix.SO_PASSCRED, credentials, "SO_PASSCRED"); err != nil {
+				t.Fatal(err)
+			}
+			m := new(Mailbox)
+			if err := k.Receive(m); err != nil || string(m.Text) != "hello" {
+				t.Fatalf("%q has come, %v", m.Text, err)
+			}
+			if p := k.Introduce(m); credentials == 1 && (p.PID != int32(os.Getpid()) || p.UID != uint32(os.Geteuid()) || p.GID != uint32(os.Getegid())) {
+				t.Errorf("it has come from %+v", p)
+			}
+			wantNoDescriptors(t)
+		})
+	}
+}
+
+// Who has sent is known before anybody takes the datagram, whatever a program
+// has made of the socket; and what was sent along is the program's still.
+func TestSenderByUnixSocket(t *testing.T) {
+	k := withDescriptors(t)
+	if err := setOption(k.fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 0, "SO_PASSCRED"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		var p peer.Peer
+		if !k.Sender(&p) || p.Unseen() || p.PID != int32(os.Getpid()) || p.UID != uint32(os.Geteuid()) || p.GID != uint32(os.Getegid()) {
+			t.Errorf("it is from %+v", p)
+		}
+		wantNoDescriptors(t)
+	}
+	control := make([]byte, 1024)
+	_, n, _, _, err := unix.Recvmsg(k.fd, make([]byte, 10), control, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:n])
+	if err != nil {
+		t.Fatal(err)
+	}
+	descriptors := 0
+	for i := range messages {
+		list, _ := unix.ParseUnixRights(&messages[i])
+		for _, fd := range list {
+			unix.Close(fd)
+			descriptors++
+		}
+	}
+	if descriptors != 20 {
+		t.Errorf("%d descriptors are left to the program", descriptors)
 	}
 }

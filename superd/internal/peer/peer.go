@@ -36,7 +36,8 @@ type Peer struct {
 	UID, GID uint32 // the effective user and group that it had then
 
 	// Listening says that there is no client yet: the program gets the socket
-	// that superd's end is the address of, and accepts or receives itself.
+	// that superd's end is the address of, and accepts or receives itself. With
+	// Datagrams as well, somebody has sent the one that it is started for.
 	Listening bool
 
 	// Of VSock.
@@ -69,10 +70,13 @@ func (a VM) appendTo(b []byte) []byte {
 	return strconv.AppendUint(b, uint64(a.Port), 10)
 }
 
+// Unseen tells that nobody knows who the client is.
+func (p *Peer) Unseen() bool { return p.Listening && !p.Datagrams }
+
 // AppendRemote writes the client's end as the log has it.
 func (p *Peer) AppendRemote(b []byte) []byte {
 	switch {
-	case p.Kind == Unix && !p.Listening:
+	case p.Kind == Unix && !p.Unseen():
 		return p.appendCredentials(append(b, "unix:"...))
 	case p.Kind == VSock && !p.Listening:
 		return p.RemoteVM.appendTo(b)
