@@ -80,8 +80,10 @@ func (d *daemon) logProblems(c *config.Config) (list config.Problems) {
 func (d *daemon) placeProblems(c *config.Config) (list config.Problems) {
 	path := socketOf(&c.Control)
 	checker := listen.Checker{Running: control.Running(path)}
+	who := newIdentities(d.engine.System())
 	for _, s := range c.Services {
-		problems, warnings := checker.Check(s.Listen)
+		owners, _ := who.owners(s) // what is unknown has been told
+		problems, warnings := checker.Check(s.Listen, owners)
 		list, c.Warnings = append(list, problems...), append(c.Warnings, warnings...)
 	}
 	for _, at := range c.HTTP.Listen {

@@ -365,37 +365,44 @@ func TestUsersOfAUnixSocketAreCounted(t *testing.T) {
 	}
 }
 
-// Only root can give sockets away; that is told with the key's place, and no
-// file is left.
+// Only root can give sockets away; that is told with the key's place, by check
+// as by run, and no file is left.
 func TestUnixSocketCannotBeGivenAway(t *testing.T) {
 	t.Parallel()
 	dir := publicDir(t)
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	cmd := prepare(t, fmt.Sprintf(`
+	grouped := filepath.Join(dir, "grouped") // what is made there is of the directory's group
+	if err := errors.Join(os.Mkdir(grouped, 0o777), os.Chmod(grouped, 0o777|fs.ModeSetgid)); err != nil {
+		t.Fatal(err)
+	}
+	yaml := fmt.Sprintf(`
 services:
   a: {listen: {address: "unix:%[1]s/a", owner: 1}, builtin: echo}
   b: {listen: {address: "unix:%[1]s/b", mode: "0666", group: 1}, builtin: echo}
   c: {listen: {address: "unix:%[1]s/c", owner: no-such-user-here, group: no-such-group-here}, builtin: echo, enabled: false}
-`, dir))
-	if os.Geteuid() == 0 {
-		asUser(t, cmd, someUser)
-	}
-	code, _, complaints := finished(t, cmd)
+  d: {listen: {address: "unix:%[1]s/grouped/d", group: %[2]d}, builtin: echo}
+`, dir, os.Getgid())
 	const denied = ": chown: operation not permitted (EPERM) (only root can give a socket to another user, or to a group that superd is not in)\n"
-	for _, want := range []string{
-		"services.a.listen.owner: cannot listen on unix:" + dir + "/a" + denied,
-		"services.b.listen.group: cannot listen on unix:" + dir + "/b" + denied,
-		"services.c.listen.owner: no such user: no-such-user-here\n",
-		"services.c.listen.group: no such group: no-such-group-here\n",
-	} {
-		if code != 1 || !strings.Contains(complaints, want) {
-			t.Errorf("it ends with %d and does not tell %s", code, want)
+	for _, verb := range []string{"check", "run"} {
+		code, _, complaints := ordinary(t, yaml, verb)
+		for _, want := range []string{
+			"services.a.listen.owner: cannot listen on unix:" + dir + "/a" + denied,
+			"services.b.listen.group: cannot listen on unix:" + dir + "/b" + denied,
+			"services.c.listen.owner: no such user: no-such-user-here",
+			"services.c.listen.group: no such group: no-such-group-here",
+		} {
+			if code != 1 || !strings.Contains(complaints, want) {
+				t.Errorf("%s ends with %d and does not tell %s", verb, code, want)
+			}
 		}
-	}
-	if left, _ := filepath.Glob(dir + "/[abc]"); len(left) > 0 || t.Failed() {
-		t.Errorf("left are %q; it says\n%s", left, complaints)
+		if strings.Contains(complaints, "services.d") {
+			t.Errorf("%s complains of what it can do", verb)
+		}
+		if left, _ := filepath.Glob(dir + "/[abc]"); len(left) > 0 || t.Failed() {
+			t.Errorf("left are %q; it says\n%s", left, complaints)
+		}
 	}
 }
 

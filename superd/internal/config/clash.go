@@ -37,7 +37,7 @@ type familyPort struct {
 }
 
 type claim struct {
-	service  *Service
+	service  *Service // nil for what superd itself listens on
 	listener Listener
 }
 
@@ -51,10 +51,21 @@ func newPorts() ports {
 	return ports{map[address]claim{}, map[familyPort]claim{}, map[familyPort]claim{}}
 }
 
+// keep notes what superd itself listens on, at a key of the file.
+func (d *decoder) keep(v value, l Listener) {
+	l.Spec, l.At = v.path, v.at
+	d.own = append(d.own, l)
+}
+
 // clashes reports sockets that cannot be open at once. A disabled service
 // clashes only with itself.
 func (d *decoder) clashes(services []*Service) {
 	enabled := newClaims()
+	for _, l := range d.own {
+		if !l.KernelsChoice() {
+			enabled.add(claim{nil, l})
+		}
+	}
 	for _, s := range services {
 		if s.Enabled {
 			d.clash(enabled, s)
@@ -82,7 +93,7 @@ func (d *decoder) clash(taken claims, s *Service) {
 }
 
 func (c claim) clashWith(other claim) string {
-	if c.service == other.service {
+	if other.service == nil || c.service == other.service {
 		return fmt.Sprintf("%s clashes with %s %s", c.listener.Spec, other.listener.Spec, other.listener.At.from(c.listener.At))
 	}
 	return fmt.Sprintf("%s clashes with %s of service %s %s",

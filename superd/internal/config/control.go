@@ -48,6 +48,9 @@ func (s section) control() Control {
 	path, mode := s.get("control.path"), s.get("control.mode")
 	c := Control{Path: s.filePath("control.path"), PathSet: s.written("control.path"), Mode: s.mode("control.mode"),
 		Group: s.account("control.group"), At: path.at}
+	if c.PathSet && strings.HasPrefix(c.Path, "/") {
+		s.d.keep(path, Listener{Family: Unix, Name: c.Path})
+	}
 	if len(c.Path) > longestSocketPath {
 		s.d.bad(path, fmt.Sprintf("has %d bytes, at most %d fit into a socket's address", len(c.Path), longestSocketPath), "")
 	}

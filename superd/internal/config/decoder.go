@@ -27,6 +27,8 @@ type decoder struct {
 
 	ruleFiles                  map[string][]Rule // those already read
 	ruleProblems, ruleWarnings Problems          // that were found in them
+
+	own []Listener // what superd itself listens on, beside services
 }
 
 func newDecoder(file string, sys System) *decoder {

@@ -35,7 +35,9 @@ func (s section) http() HTTP {
 	h := HTTP{At: v.at}
 	for _, addr := range found.addrs {
 		s.d.lookAtWebAddress(v, addr)
-		h.Listen = append(h.Listen, netip.AddrPortFrom(addr, found.port))
+		at := netip.AddrPortFrom(addr, found.port)
+		h.Listen = append(h.Listen, at)
+		s.d.keep(v, Listener{Family: TCP, Addr: at})
 	}
 	return h
 }

@@ -21,9 +21,10 @@ type Checker struct {
 	set Set // for who has what; nothing is ever opened in it
 }
 
-// Check looks at the listeners of one service. Warnings are about what the
-// service manager has, and may hand over.
-func (c *Checker) Check(list []config.Listener) (problems, warnings config.Problems) {
+// Check looks at the listeners of one service. Owners are as for Set.Open, but
+// for those that are unknown. Warnings are about what the service manager has,
+// and may hand over.
+func (c *Checker) Check(list []config.Listener, owners Owners) (problems, warnings config.Problems) {
 	told := false // of this address
 	for i := range list {
 		l := &list[i]
@@ -31,15 +32,15 @@ func (c *Checker) Check(list []config.Listener) (problems, warnings config.Probl
 			continue
 		}
 		err := check(l)
+		if err == nil || errors.Is(err, unix.EADDRINUSE) && c.has(l, c.Running) {
+			err = checkOwner(l, owners)
+		}
 		if err == nil || l.Optional && noFamily(err) {
 			continue
 		}
 		told = aboutKey(err)
 		switch p := c.set.problem(l, l.Addr, err); {
-		case !errors.Is(err, unix.EADDRINUSE):
-			problems = append(problems, p)
-		case c.has(l, c.Running):
-		case c.has(l, serviceManager):
+		case errors.Is(err, unix.EADDRINUSE) && c.has(l, serviceManager):
 			warnings = append(warnings, l.Problem("address", p.What, p.Hint+": superd has it only if that hands it over"))
 		default:
 			problems = append(problems, p)
@@ -118,6 +119,36 @@ func checkName(l *config.Listener) error {
 	}
 	defer unix.Close(fd)
 	return (&Socket{fd: fd}).bindAbstract(l)
+}
+
+// checkOwner finds out whether superd may give a unix socket's file away, with a
+// file that has no name.
+func checkOwner(l *config.Listener, owners Owners) error {
+	if l.Owner == "" && l.Group == "" || !owners.know(l) || ownedByPlace(l, owners) {
+		return nil
+	}
+	fd, err := unix.MemfdCreate("owner", unix.MFD_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("memfd_create", err)
+	}
+	defer unix.Close(fd)
+	uid, gid := ownersOf(l, owners)
+	return changeOwner(fd, l, uid, gid)
+}
+
+// know tells whether both accounts of l are known.
+func (o Owners) know(l *config.Listener) bool {
+	_, user := o.Users[l.Owner]
+	_, group := o.Groups[l.Group]
+	return (user || l.Owner == "") && (group || l.Group == "")
+}
+
+// ownedByPlace tells that what superd makes in l's directory has l's owners from
+// the beginning: the directory gives it its group.
+func ownedByPlace(l *config.Listener, owners Owners) bool {
+	var st unix.Stat_t
+	uid, gid := ownersOf(l, owners)
+	return unix.Stat(filepath.Dir(l.Name), &st) == nil && st.Mode&unix.S_ISGID != 0 && st.Gid == gid && uid == uint32(os.Geteuid())
 }
 
 func checkPath(l *config.Listener) error {

@@ -226,7 +226,7 @@ func TestOptionsThatCannotBeHad(t *testing.T) {
 	if len(opened) > 0 || len(problems) != 1 || problems[0].Error() != want {
 		t.Errorf("got %v, want %s", problems, want)
 	}
-	if found, _ := new(Checker).Check(c.Services[0].Listen); len(found) != 1 || found[0].Error() != want {
+	if found, _ := new(Checker).Check(c.Services[0].Listen, Owners{}); len(found) != 1 || found[0].Error() != want {
 		t.Errorf("beforehand it is %v", found)
 	}
 	c, err = config.Parse("x", []byte(`services: {x: {builtin: echo, listen: {address: 0, device: nope0}}}`), nil)
@@ -236,10 +236,10 @@ func TestOptionsThatCannotBeHad(t *testing.T) {
 	if _, problems := s.Open(c.Services[0].Listen, Owners{}, newRoom(0)); len(problems) != 1 {
 		t.Errorf("of a bare port both halves are told: %v", problems)
 	}
-	if found, _ := new(Checker).Check(c.Services[0].Listen); len(found) != 1 {
+	if found, _ := new(Checker).Check(c.Services[0].Listen, Owners{}); len(found) != 1 {
 		t.Errorf("beforehand, of a bare port both halves are told: %v", found)
 	}
-	if found, _ := new(Checker).Check(at("127.0.0.1:0", "203.0.113.201:80")); len(found) != 1 || !strings.Contains(found[0].What, "EADDRNOTAVAIL") {
+	if found, _ := new(Checker).Check(at("127.0.0.1:0", "203.0.113.201:80"), Owners{}); len(found) != 1 || !strings.Contains(found[0].What, "EADDRNOTAVAIL") {
 		t.Errorf("of an address that is none of this machine's, beforehand it is %v", found)
 	}
 }
@@ -262,25 +262,25 @@ func TestCheckOfTakenAddresses(t *testing.T) {
 	before, _ := os.ReadDir("/proc/self/fd")
 	for _, list := range [][]config.Listener{at(l.Addr().String()), udp} {
 		var c Checker
-		found, warnings := c.Check(list)
+		found, warnings := c.Check(list, Owners{})
 		if len(found) != 1 || len(warnings) != 0 || !strings.HasSuffix(found[0].Hint, fmt.Sprintf(", process %d", os.Getpid())) {
 			t.Errorf("of one that is taken, beforehand it is %v, %v", found, warnings)
 		}
 		c.Running = os.Getpid()
-		if found, warnings := c.Check(list); len(found)+len(warnings) > 0 {
+		if found, warnings := c.Check(list, Owners{}); len(found)+len(warnings) > 0 {
 			t.Errorf("of what superd has, beforehand it is %v, %v", found, warnings)
 		}
 		c.Running = 0
 		for socket := range c.set.holders.processes {
 			c.set.holders.processes[socket] = []string{"1"}
 		}
-		if found, warnings := c.Check(list); len(found) != 0 || len(warnings) != 1 || !strings.HasSuffix(warnings[0].Hint, ", process 1: superd has it only if that hands it over") {
+		if found, warnings := c.Check(list, Owners{}); len(found) != 0 || len(warnings) != 1 || !strings.HasSuffix(warnings[0].Hint, ", process 1: superd has it only if that hands it over") {
 			t.Errorf("of what process 1 has, beforehand it is %v, %v", found, warnings)
 		}
 	}
 	free := l.Addr().String()
 	l.Close()
-	if found, _ := new(Checker).Check(at(free)); len(found) > 0 {
+	if found, _ := new(Checker).Check(at(free), Owners{}); len(found) > 0 {
 		t.Errorf("of one that is free, beforehand it is %v", found)
 	}
 	again, err := net.Listen("tcp", free)

@@ -411,15 +411,15 @@ func TestWhatIsInTheWayStays(t *testing.T) {
 		if after := listing(t, dir); after != before {
 			t.Errorf("%s: the directory was\n%s and is\n%s", name, before, after)
 		}
-		if found, _ := new(Checker).Check(local(name)); len(found) != 1 || found[0] != problems[0] {
+		if found, _ := new(Checker).Check(local(name), Owners{}); len(found) != 1 || found[0] != problems[0] {
 			t.Errorf("%s: beforehand it is %v", name, found)
 		}
 		of := Checker{Running: os.Getpid()}
-		if found, _ := of.Check(local(name)); (len(found) > 0) != (want[0] != taken) {
+		if found, _ := of.Check(local(name), Owners{}); (len(found) > 0) != (want[0] != taken) {
 			t.Errorf("%s: of the superd that runs it is %v", name, found)
 		}
 	}
-	if found, _ := new(Checker).Check(append(local(dir+"/stale"), local(dir+"/new")...)); len(found) > 0 {
+	if found, _ := new(Checker).Check(append(local(dir+"/stale"), local(dir+"/new")...), Owners{}); len(found) > 0 {
 		t.Errorf("what is in order is not: %v", found)
 	}
 }

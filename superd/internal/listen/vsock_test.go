@@ -63,7 +63,7 @@ func TestOpenVSock(t *testing.T) {
 		if len(opened) > 0 || len(problems) != 1 || problems[0].What != "cannot listen on "+c.list[0].Spec+": "+c.what || !strings.HasPrefix(problems[0].Hint, c.hint) {
 			t.Errorf("%s: got %v", c.list[0].Spec, problems)
 		}
-		if found, _ := new(Checker).Check(c.list); len(found) > 0 {
+		if found, _ := new(Checker).Check(c.list, Owners{}); len(found) > 0 {
 			t.Errorf("%s: beforehand it is %v", c.list[0].Spec, found)
 		}
 	}
