@@ -166,6 +166,9 @@ func (d *daemon) open() (err error) {
 	if d.inheritance, err = listen.Inherit(d.engine.Above); err != nil {
 		return err
 	}
+	if why := d.inheritance.Astray(); why != "" {
+		d.log.Warn(why + ": the sockets that were handed over are not taken")
+	}
 	d.takeSites()
 	first, wrong := d.prepare(d.config)
 	if len(wrong) > 0 && d.will != nil {

@@ -156,7 +156,8 @@ func TestSharedInheritedSocket(t *testing.T) {
 	}
 }
 
-// What was meant for another process is no business of superd's.
+// What was meant for another process is no business of superd's, which says so
+// once.
 func TestInheritanceOfAnotherProcess(t *testing.T) {
 	t.Parallel()
 	web, address := handedSocket(t, "tcp4", "127.0.0.1:0")
@@ -167,13 +168,20 @@ func TestInheritanceOfAnotherProcess(t *testing.T) {
 	if got := d.ask("own", ""); strings.Contains(got, "LISTEN") {
 		t.Errorf("the program is told\n%s", got)
 	}
+	const astray = "LISTEN_PID is 1 and not this process"
+	if list := d.awaitMany(1, func(r record) bool { return strings.HasPrefix(r.text("message"), "LISTEN_PID") }); len(list) != 1 ||
+		list[0].text("level") != "warn" || !list[0].is(astray+": the sockets that were handed over are not taken") {
+		t.Errorf("it warns: %v", list)
+	}
 	cmd = prepare(t, several("web", "listen: fd:web, builtin: echo", "taken", "listen: '"+address+"', builtin: echo"))
 	cmd.ExtraFiles = []*os.File{web}
 	cmd.Env = append(cmd.Env, "LISTEN_PID=1", "LISTEN_FDS=1", "LISTEN_FDNAMES=web")
 	code, _, complaints := finished(t, cmd)
 	for _, want := range []string{
-		":2:17: services.web.listen: cannot listen on fd:web: no socket of that name was handed over to superd (it is for a socket unit of systemd with FileDescriptorName=web)\n",
-		":3:19: services.taken.listen: cannot listen on " + address + ": address already in use (EADDRINUSE) (port ",
+		":2:17: services.web.listen: cannot listen on fd:web: no socket of that name was handed over to superd (" + astray + ")\n",
+		astray + ": the sockets that were handed over are not taken",
+		":3:19: services.taken.listen: cannot listen on " + address + ": address already in use (EADDRINUSE) (port " + port(address) +
+			" is held by superd itself, which has left alone what was handed over: " + astray + ")\n",
 	} {
 		if code != 1 || !strings.Contains(complaints, want) {
 			t.Errorf("it ends with %d and says\n%s, not\n%s", code, complaints, want)

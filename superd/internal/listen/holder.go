@@ -107,6 +107,9 @@ func (h *holders) of(place string) string {
 	if found == "" {
 		return "a process of another user"
 	}
+	if found == strconv.Itoa(os.Getpid()) {
+		return itself
+	}
 	name, _ := os.ReadFile("/proc/" + found + "/comm")
 	words := fmt.Sprintf("%s, process %s", bytes.TrimSpace(name), found)
 	if pid, err := strconv.Atoi(found); err == nil && h.whose != nil {
@@ -114,6 +117,8 @@ func (h *holders) of(place string) string {
 	}
 	return words
 }
+
+const itself = "superd itself"
 
 // isOf tells whether a process has a port or a name.
 func (h *holders) isOf(place string, pid int) bool {

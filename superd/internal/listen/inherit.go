@@ -24,6 +24,8 @@ import (
 type Inheritance struct {
 	mu   sync.Mutex
 	rest []*heirloom // guarded by mu
+
+	astray string // why no socket was taken, though some were handed over; "" for no such reason
 }
 
 // An heirloom is one inherited descriptor. It belongs to the inheritance, or to
@@ -53,7 +55,7 @@ func Inherit(above func(int) (int, error)) (*Inheritance, error) {
 		os.Unsetenv(name)
 	}
 	if pid != strconv.Itoa(os.Getpid()) {
-		return &Inheritance{}, nil
+		return &Inheritance{astray: strayed(pid, count)}, nil
 	}
 	list, err := namesOf(count, names)
 	if err != nil {
@@ -61,6 +63,25 @@ func Inherit(above func(int) (int, error)) (*Inheritance, error) {
 	}
 	return takeOver(firstInherited, list, above)
 }
+
+// strayed tells that sockets were meant for another process: who started superd
+// may have been that itself.
+func strayed(pid, count string) string {
+	if n, err := strconv.Atoi(count); err != nil || n <= 0 {
+		return ""
+	}
+	if pid == "" {
+		return "LISTEN_PID is not set"
+	}
+	if _, err := strconv.Atoi(pid); err != nil {
+		pid = strconv.Quote(pid)
+	}
+	return "LISTEN_PID is " + pid + " and not this process"
+}
+
+// Astray tells why no socket was taken, though some were handed over; "" for no
+// such reason.
+func (in *Inheritance) Astray() string { return in.astray }
 
 // mostInherited bounds what a wrong number can cause.
 const mostInherited = 1 << 16
@@ -222,6 +243,9 @@ func (in *Inheritance) hint(name string) string {
 	var names []string
 	for _, h := range in.find(func(*heirloom) bool { return true }) {
 		names = append(names, h.name)
+	}
+	if in != nil && in.astray != "" {
+		return in.astray
 	}
 	if len(names) == 0 {
 		return "it is for a socket unit of systemd with FileDescriptorName=" + name

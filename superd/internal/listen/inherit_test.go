@@ -257,20 +257,27 @@ func TestInheritedNames(t *testing.T) {
 	}
 }
 
-// Descriptors that were meant for somebody else are left alone, and nobody is
-// told of them.
+// Descriptors that were meant for somebody else are left alone, and that is said.
 func TestInheritanceOfAnother(t *testing.T) {
-	for _, pid := range []string{"", "1", "x", strconv.Itoa(os.Getppid())} {
-		t.Setenv("LISTEN_PID", pid)
-		t.Setenv("LISTEN_FDS", "1")
+	for _, c := range []struct{ pid, count, why string }{
+		{"", "", ""},
+		{"1", "", ""},
+		{"1", "0", ""},
+		{"", "1", "LISTEN_PID is not set"},
+		{"1", "1", "LISTEN_PID is 1 and not this process"},
+		{"x y\n", "1", `LISTEN_PID is "x y\n" and not this process`},
+		{strconv.Itoa(os.Getppid()), "2", fmt.Sprintf("LISTEN_PID is %d and not this process", os.Getppid())},
+	} {
+		t.Setenv("LISTEN_PID", c.pid)
+		t.Setenv("LISTEN_FDS", c.count)
 		t.Setenv("LISTEN_FDNAMES", "x")
 		t.Setenv("LISTEN_PIDFDID", "7")
 		in, err := Inherit(func(fd int) (int, error) {
 			t.Errorf("descriptor %d is touched", fd)
 			return fd, nil
 		})
-		if err != nil || len(in.rest) > 0 {
-			t.Errorf("for process %q the inheritance is %v, %v", pid, in, err)
+		if err != nil || len(in.rest) > 0 || in.Astray() != c.why {
+			t.Errorf("for process %q the inheritance is %v, %v, %q", c.pid, in.rest, err, in.Astray())
 		}
 		for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"} {
 			if value, set := os.LookupEnv(name); set {

@@ -272,7 +272,11 @@ func (s *Set) KnowPrograms(whose func(pid int) string) { s.whose = whose }
 
 // takenBy tells in words who has what another socket than l's has taken.
 func (s *Set) takenBy(l *config.Listener, addr netip.AddrPort) string {
-	holder := s.whoHas().of(placeOf(l, addr))
+	place := placeOf(l, addr)
+	holder := s.whoHas().of(place)
+	if in := s.inheritance; in != nil && in.astray != "" && s.whoHas().isOf(place, os.Getpid()) {
+		holder = itself + ", which has left alone what was handed over: " + in.astray
+	}
 	if l.Internet() {
 		return heldBy(strconv.Itoa(int(addr.Port())), holder)
 	}

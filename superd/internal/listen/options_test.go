@@ -263,7 +263,7 @@ func TestCheckOfTakenAddresses(t *testing.T) {
 	for _, list := range [][]config.Listener{at(l.Addr().String()), udp} {
 		var c Checker
 		found, warnings := c.Check(list, Owners{})
-		if len(found) != 1 || len(warnings) != 0 || !strings.HasSuffix(found[0].Hint, fmt.Sprintf(", process %d", os.Getpid())) {
+		if len(found) != 1 || len(warnings) != 0 || !strings.HasSuffix(found[0].Hint, "is held by "+itself) {
 			t.Errorf("of one that is taken, beforehand it is %v, %v", found, warnings)
 		}
 		c.Running = os.Getpid()

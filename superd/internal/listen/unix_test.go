@@ -380,11 +380,7 @@ func TestWhatIsInTheWayStays(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	comm, err := os.ReadFile("/proc/self/comm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	mine := fmt.Sprintf("it is held by %s, process %d", strings.TrimSpace(string(comm)), os.Getpid())
+	mine := "it is held by " + itself
 	const taken, alone = "address already in use (EADDRINUSE)", "it is left alone; name another path"
 	for name, want := range map[string][2]string{
 		dir + "/listening":   {taken, mine},
