@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -145,8 +144,6 @@ func fileProblems(c *config.Service) (list config.Problems) {
 func directoryProblem(c *config.Service) (p config.Problem, is bool) {
 	info, err := spawn.Look(c.Chroot, c.Dir)
 	switch {
-	case c.Sandbox.PrivateTmp && (strings.HasPrefix(c.Dir, "/tmp/") || strings.HasPrefix(c.Dir, "/var/tmp/")):
-		return c.Problem("dir", "the directory "+c.Dir+" does not exist in a /tmp of the program's own", "leave private_tmp or dir out"), true
 	case errors.Is(err, os.ErrNotExist):
 		return c.Problem("dir", "the directory "+c.Dir+" does not exist", ""), true
 	case err != nil:

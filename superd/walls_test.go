@@ -903,6 +903,65 @@ func TestCheckLooksAtPrograms(t *testing.T) {
 	}
 }
 
+// TestHiddenByPrivateTmp: what lies in the machine's /tmp is not there for who
+// has a /tmp of its own. A built-in needs no file, and gets none.
+func TestHiddenByPrivateTmp(t *testing.T) {
+	needRoot(t)
+	needLandlock(t, 3)
+	t.Parallel()
+	dir, err := os.MkdirTemp("/tmp", "superd-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	elsewhere, err := os.MkdirTemp("/dev/shm", "superd-test")
+	if err != nil {
+		skip(t, "this needs a directory that is not below /tmp: "+err.Error())
+	}
+	t.Cleanup(func() { os.RemoveAll(elsewhere) })
+	probe := writeFile(t, dir, "probe", "#!/bin/sh\n", 0o755)
+	for _, err := range []error{os.Chmod(dir, 0o755), os.Chmod(elsewhere, 0o755), os.Symlink(probe, elsewhere+"/in"), os.Symlink("/bin/cat", dir+"/out")} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	yaml := strings.NewReplacer("TMP", dir, "ELSE", elsewhere).Replace(`services:
+  path: {listen: '127.0.0.1:0', run: TMP/probe, sandbox: {private_tmp: true}}
+  link: {listen: '127.0.0.1:0', run: ELSE/in, dir: TMP, sandbox: strict}
+  back: {listen: '127.0.0.1:0', run: TMP/out, sandbox: strict}
+  rule: {listen: '127.0.0.1:0', run: /bin/cat, sandbox: strict, allow: [{from: 127.0.0.1, run: TMP/probe}]}
+  list: {listen: '127.0.0.1:0', run: /bin/cat, sandbox: {preset: strict, read: [/etc, TMP], write: [/tmp, TMP/probe], exec: [ELSE/in]}}
+  good: {listen: '127.0.0.1:0', run: TMP/probe, sandbox: {preset: strict, private_tmp: false, read: [TMP]}}
+  echo: {listen: '127.0.0.1:0', builtin: echo, dir: TMP, sandbox: strict}
+`)
+	file := writeFile(t, publicDir(t), "superd.yaml", yaml, 0o644)
+	code, _, complaints := finished(t, superd("check", "-c", file))
+	d := startCommand(t, superd("run", "-c", file))
+	const warning = true // of check; of run all are
+	for want, kind := range map[string]bool{
+		"path.run: the program TMP/probe":          !warning,
+		"link.run: the program ELSE/in":            !warning,
+		"link.dir: the directory TMP":              !warning,
+		"back.run: the program TMP/out":            !warning,
+		"rule.allow[0].run: the program TMP/probe": !warning,
+		"list.sandbox.read[1]: TMP":                warning,
+		"list.sandbox.write[1]: TMP/probe":         warning,
+		"list.sandbox.exec[0]: ELSE/in":            warning,
+	} {
+		want = "services." + strings.NewReplacer("TMP", dir, "ELSE", elsewhere).Replace(want) +
+			" does not exist in a /tmp of the program's own (put it elsewhere, or write sandbox: {private_tmp: false})"
+		lines := slices.Collect(strings.Lines(complaints))
+		i := slices.IndexFunc(lines, func(line string) bool { return strings.HasSuffix(line, want+"\n") })
+		if i < 0 || strings.HasPrefix(lines[i], "warning: ") != kind {
+			t.Errorf("check does not tell %s", want)
+		}
+		d.await(func(r record) bool { return r.text("level") == "warn" && strings.HasSuffix(r.text("message"), want) })
+	}
+	if n := strings.Count(complaints, "\n"); code != 1 || n != 8 {
+		t.Errorf("check ends with %d and %d complaints:\n%s", code, n, complaints)
+	}
+}
+
 // TestNeighboursOfOneUser: services that share a user can signal one another;
 // users of their own are the cure, and a closed file system keeps a program to
 // its own processes.

@@ -24,10 +24,7 @@ type opening struct {
 // openings are all that the program of a confined service may open: what the
 // file lists, and what a program needs to start. A built-in needs nothing.
 func (p *Plan) openings() []opening {
-	s := &p.spec.Sandbox
-	list := listed("sandbox.read", s.Read, reading)
-	list = append(list, listed("sandbox.write", s.Write, writing)...)
-	list = append(list, listed("sandbox.exec", s.Exec, executing)...)
+	list := p.listed()
 	if p.spec.Image != nil {
 		return list
 	}
@@ -40,6 +37,12 @@ func (p *Plan) openings() []opening {
 		list = append(list, opening{path: dir, access: reading, optional: true})
 	}
 	return list
+}
+
+// listed is what the file lists.
+func (p *Plan) listed() []opening {
+	s := &p.spec.Sandbox
+	return slices.Concat(listed("sandbox.read", s.Read, reading), listed("sandbox.write", s.Write, writing), listed("sandbox.exec", s.Exec, executing))
 }
 
 // listed are the paths of a list in the file.

@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"unsafe"
 
@@ -42,6 +43,51 @@ func (p *Plan) temporaryDirectories() (list []string, err error) {
 		}
 	}
 	return list, nil
+}
+
+// tellHidden tells of what the file names and the program does not find, since
+// it lies where each has an empty directory of its own. A program that is not
+// there is like one that does not exist: an error of a check, and when superd
+// runs the trouble of each connection.
+func (p *Plan) tellHidden() {
+	if p.walls.mounts == nil || len(p.walls.tmps) == 0 {
+		return
+	}
+	t, err := openTree(p.spec.Chroot)
+	if err != nil {
+		return // that has been told
+	}
+	defer t.close()
+	tell := func(key, what, path string, list *[]Fault) {
+		if p.hides(t, path) {
+			*list = append(*list, Fault{key, what + path + " does not exist in a /tmp of the program's own",
+				"put it elsewhere, or write sandbox: {private_tmp: false}"})
+		}
+	}
+	serious := &p.walls.notes
+	if p.spec.Check {
+		serious = (*[]Fault)(&p.faults)
+	}
+	tell("run", "the program ", p.spec.Path, serious)
+	tell("dir", "the directory ", p.spec.Dir, serious)
+	for _, o := range p.listed() {
+		tell(o.key, "", o.path, &p.walls.notes)
+	}
+}
+
+// hides tells whether path exists, and lies below one of the directories that
+// PrivateTmp replaces, or is a name there of what lies elsewhere.
+func (p *Plan) hides(t tree, path string) bool {
+	fd, err := t.open(path, unix.O_PATH)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	real, err := pathOf(fd)
+	below := func(path string, directories []string) bool {
+		return slices.ContainsFunc(directories, func(d string) bool { return path != d && beneath(path, d) })
+	}
+	return err == nil && below(real, p.walls.tmps) || below(filepath.Clean(path), temporary)
 }
 
 // addPrivateTmp gives the child a copy of the service's mount namespace, and

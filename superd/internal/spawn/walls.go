@@ -58,6 +58,7 @@ func (p *Plan) buildWalls() {
 			p.lack(f, w.without())
 		}
 	}
+	p.tellHidden()
 }
 
 // lack takes note of what cannot be built, and of what is open then: it is a
