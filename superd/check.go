@@ -166,9 +166,6 @@ func programProblem(c *config.Service) (p config.Problem, is bool) {
 		return c.Problem("run", c.Run[0]+" is a directory", ""), true
 	case info.Mode()&0o111 == 0:
 		return c.Problem("run", "the program "+c.Run[0]+" is not executable", "chmod +x"), true
-	case info.Mode()&(os.ModeSetuid|os.ModeSetgid) != 0 && c.Sandbox.NoNewPrivs:
-		return c.Problem("run", "the program "+c.Run[0]+" is set-user-ID or set-group-ID, which no_new_privs makes ineffective",
-			"name the user that it needs with user, or write sandbox: {no_new_privs: false, system_calls: all}"), true
 	}
 	return p, false
 }

@@ -877,21 +877,12 @@ func cgroupsOf(t *testing.T) []string {
 func TestCheckLooksAtPrograms(t *testing.T) {
 	t.Parallel()
 	dir := publicDir(t)
-	for name, mode := range map[string]os.FileMode{"setuid": 0o755 | os.ModeSetuid, "setgid": 0o755 | os.ModeSetgid, "plain": 0o644} {
-		if err := os.Chmod(writeFile(t, dir, name, "#!/bin/sh\n", 0o644), mode); err != nil {
-			t.Fatal(err)
-		}
-	}
-	const ineffective = " is set-user-ID or set-group-ID, which no_new_privs makes ineffective (name the user that it needs with user, or write sandbox: {no_new_privs: false, system_calls: all})"
+	writeFile(t, dir, "plain", "#!/bin/sh\n", 0o644)
 	for keys, want := range map[string]string{
-		"run: {dir}/setuid": "the program {dir}/setuid" + ineffective,
-		"run: {dir}/setgid": "the program {dir}/setgid" + ineffective,
-		"run: {dir}/setuid, sandbox: {no_new_privs: false, system_calls: all}": "",
-		"run: {dir}/setuid, sandbox: none":                                     "",
-		"run: {dir}/plain":                                                     "the program {dir}/plain is not executable (chmod +x)",
-		"run: {dir}":                                                           "{dir} is a directory",
-		"run: {dir}/none":                                                      "the program {dir}/none does not exist",
-		"run: {dir}/none/x":                                                    "the program {dir}/none/x does not exist",
+		"run: {dir}/plain":  "the program {dir}/plain is not executable (chmod +x)",
+		"run: {dir}":        "{dir} is a directory",
+		"run: {dir}/none":   "the program {dir}/none does not exist",
+		"run: {dir}/none/x": "the program {dir}/none/x does not exist",
 	} {
 		fill := strings.NewReplacer("{dir}", dir).Replace
 		file := writeFile(t, publicDir(t), "superd.yaml", fill("services:\n  x: {listen: 7, "+keys+"}\n"), 0o644)
@@ -899,6 +890,54 @@ func TestCheckLooksAtPrograms(t *testing.T) {
 		at := file + ":2:23: services.x.run: "
 		if want == "" && (code != 0 || complaints != "") || want != "" && (code != 1 || complaints != at+fill(want)+"\n") {
 			t.Errorf("%s: %d, %q, not %q", keys, code, complaints, fill(want))
+		}
+	}
+}
+
+// TestCheckLooksAtPrivileges: what a program's file is to give it and
+// no_new_privs takes away is told, unless the service has it anyway.
+func TestCheckLooksAtPrivileges(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	dir := publicDir(t)
+	for name, mode := range map[string]os.FileMode{"setuid": 0o755 | os.ModeSetuid, "setgid": 0o755 | os.ModeSetgid, "ping": 0o755} {
+		if err := os.Chmod(writeFile(t, dir, name, "#!/bin/sh\n", 0o644), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// net_bind_service and net_raw, checkpoint_restore, and effective: struct vfs_cap_data of linux/capability.h.
+	attribute := []byte{1, 0, 0, 2, 0, 0x24, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}
+	if err := unix.Setxattr(dir+"/ping", "security.capability", attribute, 0); err != nil {
+		skip(t, "this needs a file system with capabilities: "+err.Error())
+	}
+	const (
+		ineffective = " is set-user-ID or set-group-ID, which no_new_privs makes ineffective (name the user that it needs with user, or write sandbox: {no_new_privs: false, system_calls: all})"
+		lost        = "the program {dir}/ping has the file capabilities NAMES, which no_new_privs makes ineffective (write sandbox: {capabilities: [NAMES]}, or {no_new_privs: false, system_calls: all})"
+	)
+	losing := func(names string) string { return strings.ReplaceAll(lost, "NAMES", names) }
+	for keys, want := range map[string]string{
+		"run: {dir}/setuid": "the program {dir}/setuid" + ineffective,
+		"run: {dir}/setgid": "the program {dir}/setgid" + ineffective,
+		"run: {dir}/setuid, sandbox: {no_new_privs: false, system_calls: all}":                              "",
+		"run: {dir}/setuid, sandbox: none":                                                                  "",
+		"run: {dir}/setuid, user: root":                                                                     "",
+		"run: {dir}/setgid, group: '0'":                                                                     "",
+		"run: {dir}/setgid, user: root, group: '64001'":                                                     "the program {dir}/setgid" + ineffective,
+		"run: {dir}/ping":                                                                                   losing("net_bind_service, net_raw, checkpoint_restore"),
+		"run: {dir}/ping, sandbox: {capabilities: [net_raw]}":                                               losing("net_bind_service, checkpoint_restore"),
+		"run: {dir}/ping, sandbox: {capabilities: [net_raw, net_bind_service, checkpoint_restore]}":         "",
+		"run: {dir}/ping, sandbox: {no_new_privs: false, system_calls: all}":                                "",
+		"run: {dir}/ping, user: root":                                                                       "",
+		"run: {dir}/ping, user: root, sandbox: {capabilities: []}":                                          losing("net_bind_service, net_raw, checkpoint_restore"),
+		"builtin: echo, allow: [{from: 127.0.0.1, run: {dir}/setuid}, {from: 127.0.0.2, run: {dir}/none}]":  "the program {dir}/setuid" + ineffective,
+		"run: /bin/cat, chroot: {dir}/none, allow: [{from: 127.0.0.1, run: {dir}/setuid, dir: {dir}/none}]": "",
+	} {
+		fill := strings.NewReplacer("{dir}", dir).Replace
+		file := writeFile(t, publicDir(t), "superd.yaml", fill("services:\n  x: {listen: '127.0.0.1:0', "+keys+"}\n"), 0o644)
+		_, _, complaints := finished(t, superd("check", "-c", file))
+		told := strings.Contains(complaints, "ineffective")
+		if told != (want != "") || !strings.Contains(complaints, fill(want)+"\n") && want != "" {
+			t.Errorf("%s: %q, not %q", keys, complaints, fill(want))
 		}
 	}
 }

@@ -69,11 +69,5 @@ func (p *Plan) capabilityHint() string {
 	if missing == 0 {
 		return "to take capabilities away takes CAP_SETPCAP"
 	}
-	var names []string
-	for number, name := range capabilityNames {
-		if missing&(1<<number) != 0 {
-			names = append(names, name)
-		}
-	}
-	return "superd itself does not have " + strings.Join(names, ", ")
+	return "superd itself does not have " + strings.Join(namesOf(missing), ", ")
 }

@@ -59,6 +59,7 @@ func (p *Plan) buildWalls() {
 		}
 	}
 	p.tellHidden()
+	p.tellLost()
 }
 
 // lack takes note of what cannot be built, and of what is open then: it is a
