@@ -164,10 +164,14 @@ func (m *imagined) signaled(pid int, s unix.Signal) error {
 // violation names the system call that the filter has killed a program for, as
 // far as the kernel tells.
 func (m *imagined) violation(pid int) string {
-	call, known := m.daemon.engine.Violation(pid)
-	if !known {
-		time.Sleep(spawn.RecordDelay)
-		call, known = m.daemon.engine.Violation(pid)
+	engine := m.daemon.engine
+	call, known := engine.Violation(pid)
+	for _, delay := range spawn.RecordDelays {
+		if known || !engine.HearsViolations() {
+			break
+		}
+		time.Sleep(delay)
+		call, known = engine.Violation(pid)
 	}
 	if !known {
 		return ": it made a system call that its filter kills for"

@@ -141,7 +141,7 @@ func (t *Table) carry(r *record) Connection {
 	c.Child = t.engine.Carry(&r.child)
 	errors.As(r.cause, &c.Cause)
 	if r.state == untold {
-		if call, known := t.engine.Violation(r.child.PID); known {
+		if call, known := t.witness.Violation(r.child.PID); known {
 			c.Ended.Call = call
 			r.ended.Call = call
 		}

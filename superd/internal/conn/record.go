@@ -35,6 +35,7 @@ type record struct {
 	passed bool  // what it wrote has been passed on
 	killAt int64 // when KILL comes, once TERM was sent
 	passes int   // in which nobody of its group was seen, though there may be somebody
+	asked  int   // how often it was asked in vain which system call has killed it
 	text   lineCutter
 }
 
@@ -59,7 +60,7 @@ func (r *record) begin(s *Service, v *Visitor) {
 	r.state, r.service, r.visitor, r.who = running, s, v, v.who
 	r.child, r.kept, r.stderr = spawn.Child{PIDFD: -1}, -1, -1
 	r.started = time.Now()
-	r.ended, r.cause, r.alone, r.passed, r.killAt, r.passes = event.Exit{}, nil, false, false, 0, 0
+	r.ended, r.cause, r.alone, r.passed, r.killAt, r.passes, r.asked = event.Exit{}, nil, false, false, 0, 0, 0
 	r.text.reset()
 }
 

@@ -41,9 +41,10 @@ type Service struct {
 // descriptor is closed. Start may be called from one goroutine while Watch
 // runs in another.
 type Table struct {
-	engine *spawn.Engine
-	poll   *poller
-	ids    ids
+	engine  *spawn.Engine
+	witness witness
+	poll    *poller
+	ids     ids
 
 	mostDrains int // how many records may be draining; immutable
 
@@ -71,6 +72,12 @@ type Table struct {
 	begin     time.Time
 }
 
+// A witness knows which system call has killed a program: an engine, or a test's.
+type witness interface {
+	Violation(pid int) (call string, known bool)
+	HearsViolations() bool
+}
+
 // New makes an empty table. Its descriptors are freed by Close.
 func New(engine *spawn.Engine) (*Table, error) {
 	p, err := newPoller(engine)
@@ -80,6 +87,7 @@ func New(engine *spawn.Engine) (*Table, error) {
 	now := time.Now()
 	return &Table{
 		engine:     engine,
+		witness:    engine,
 		poll:       p,
 		ids:        newIDs(now),
 		mostDrains: MostLingering(),

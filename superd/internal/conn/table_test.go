@@ -205,6 +205,80 @@ func TestLastWords(t *testing.T) {
 	f.finish(r)
 }
 
+// lateWitness knows what killed a program when it has been asked a number of
+// times.
+type lateWitness struct {
+	deaf  bool
+	left  int
+	asked int
+}
+
+func (w *lateWitness) Violation(int) (string, bool) {
+	w.asked++
+	w.left--
+	if w.left >= 0 {
+		return "", false
+	}
+	return "mount", true
+}
+
+func (w *lateWitness) HearsViolations() bool { return !w.deaf }
+
+// The system call that killed a program can become known a while after the
+// end: the record waits for it, for a second at most, and where it can come.
+func TestLateViolation(t *testing.T) {
+	begin := int64(time.Hour)
+	times := func(n int) (at int64) {
+		for _, d := range spawn.RecordDelays[:n] {
+			at += int64(d)
+		}
+		return at
+	}
+	most := len(spawn.RecordDelays)
+	for name, c := range map[string]struct {
+		witness lateWitness
+		latest  int64
+		call    bool
+		at      int64 // after the end
+		asked   int
+	}{
+		"at once":            {lateWitness{}, notDue, true, 0, 1},
+		"late":               {lateWitness{left: 3}, notDue, true, times(3), 4},
+		"as late as can be":  {lateWitness{left: most}, notDue, true, times(most), most + 1},
+		"later":              {lateWitness{left: most + 1}, notDue, false, int64(time.Second), most + 1},
+		"nobody tells":       {lateWitness{left: 3, deaf: true}, notDue, false, 0, 1},
+		"superd stops":       {lateWitness{left: 3}, begin, false, 0, 1},
+		"superd soon stops":  {lateWitness{left: 3}, begin + times(1) + 1, false, times(1) + 1, 3},
+		"superd stops later": {lateWitness{left: 3}, begin + times(3), true, times(3), 4},
+	} {
+		f := newFixture(t)
+		f.now, f.latest = begin, c.latest
+		f.witness = &c.witness
+		_, server := connection(t)
+		r := f.take()
+		r.begin(&f.service, &Visitor{})
+		if _, err := f.equip(r, server); err != nil {
+			t.Fatal(err)
+		}
+		r.ended.Signaled, r.ended.Signal = true, unix.SIGSYS
+		f.conclude(r)
+		for r.state == untold {
+			if f.released > 0 || r.due <= f.now {
+				t.Fatalf("%s: at %d it is due at %d, its place was given back %d times", name, f.now, r.due, f.released)
+			}
+			f.now = r.due
+			f.overdue(r)
+		}
+		if f.released != 1 || f.now-begin != c.at || c.witness.asked != c.asked {
+			t.Errorf("%s: %d records after %v, asked for %d times", name, f.released, time.Duration(f.now-begin), c.witness.asked)
+		}
+		f.finish(r)
+		if told := f.told(); strings.Contains(told, `"syscall":"mount"`) != c.call || !strings.Contains(told, "SIGSYS") {
+			t.Errorf("%s: the log is\n%s", name, told)
+		}
+	}
+}
+
 // awaitEnd waits until a child can be reaped, and no longer shares anything.
 func awaitEnd(t *testing.T, c spawn.Child) {
 	t.Helper()

@@ -132,7 +132,7 @@ func (t *Table) hurry(r *record, reason string) {
 	switch r.state {
 	case stopping:
 		t.arm(r, r.killAt)
-	case draining:
+	case untold, draining:
 		t.arm(r, min(r.due, t.latest))
 	}
 }
@@ -150,10 +150,7 @@ func (t *Table) overdue(r *record) {
 	case leftovers:
 		t.pressLeftovers(r)
 	case untold:
-		if call, known := t.engine.Violation(r.child.PID); known {
-			r.ended.Call = call
-		}
-		t.report(r)
+		t.conclude(r)
 	case draining:
 		t.finish(r)
 	}
@@ -243,18 +240,28 @@ func (r *record) note(end spawn.End) {
 }
 
 // conclude reports r's end, once it is known which system call its sandbox has
-// killed it for; the kernel's record can come a moment later than the death.
+// killed it for, or is not to be expected any more.
 func (t *Table) conclude(r *record) {
-	if r.ended.Signal == unix.SIGSYS {
-		call, known := t.engine.Violation(r.child.PID)
-		if !known {
-			r.state = untold
-			t.arm(r, t.now+int64(spawn.RecordDelay))
+	if r.ended.Signal == unix.SIGSYS && r.ended.Call == "" {
+		call, known := t.witness.Violation(r.child.PID)
+		if !known && t.askLater(r) {
 			return
 		}
 		r.ended.Call = call
 	}
 	t.report(r)
+}
+
+// askLater has r's end wait, while others go on: the kernel's record can come a
+// moment later than the death.
+func (t *Table) askLater(r *record) bool {
+	if r.asked == len(spawn.RecordDelays) || t.now >= t.latest || !t.witness.HearsViolations() {
+		return false
+	}
+	r.state = untold
+	t.arm(r, min(later(t.now, spawn.RecordDelays[r.asked]), t.latest))
+	r.asked++
+	return true
 }
 
 // report writes the one record of r's end, gives its place back, and lets the

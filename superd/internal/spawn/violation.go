@@ -23,7 +23,8 @@ import (
 //
 // The record comes by a thread of the kernel and can be a moment later than
 // the end of the process. Violation does not wait; a caller that can do so
-// asks once more after [RecordDelay].
+// asks again after each of [RecordDelays], where [Engine.HearsViolations] says
+// that there may be a record.
 func (e *Engine) Violation(pid int) (call string, ok bool) {
 	violations.mu.Lock()
 	defer violations.mu.Unlock()
@@ -31,9 +32,18 @@ func (e *Engine) Violation(pid int) (call string, ok bool) {
 	return violations.take(pid)
 }
 
-// RecordDelay is what a busy machine may need from the end of a process to the
-// record of it.
-const RecordDelay = 20 * time.Millisecond
+// HearsViolations tells whether the kernel's records come here, so that it may
+// be worth while to ask again.
+func (e *Engine) HearsViolations() bool {
+	violations.mu.Lock()
+	defer violations.mu.Unlock()
+	return violations.listening
+}
+
+// RecordDelays are what a busy machine may need from the end of a process to the
+// record of it, each after the one before: a second in all.
+var RecordDelays = [...]time.Duration{20 * time.Millisecond, 40 * time.Millisecond, 80 * time.Millisecond,
+	160 * time.Millisecond, 300 * time.Millisecond, 400 * time.Millisecond}
 
 // A violation is a record of the kernel's: what killed a process.
 type violation struct {
