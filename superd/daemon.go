@@ -272,11 +272,25 @@ func (d *daemon) announce() {
 	for _, w := range d.config.Warnings {
 		d.log.Warn(w.Error())
 	}
+	if open := unguarded(d.services); open != "" {
+		d.log.Info(open)
+	}
 	for _, s := range d.sites {
 		s.announce()
 	}
 	d.operator.settings.announce()
 	d.log.Info("ready", event.F("file", d.config.Path), event.F("services", len(d.services)), event.F("pid", os.Getpid()))
+}
+
+// unguarded is what the kernel's Landlock leaves open, the same for all closed
+// file systems; "" for nothing, or where no service has one.
+func unguarded(list []*service) string {
+	for _, s := range list {
+		if p := s.conn.Plan; p != nil && p.Unguarded() != "" {
+			return p.Unguarded()
+		}
+	}
+	return ""
 }
 
 // serve accepts connections until a signal stops superd.

@@ -11,7 +11,7 @@ import (
 // Describe says in words for an administrator as whom and inside which walls
 // p's program runs, a line for each, in the order in which they are entered.
 func (p *Plan) Describe() []string {
-	lines := p.spec.Describe()
+	lines := p.spec.describe(&p.walls)
 	for _, note := range p.walls.notes {
 		lines = append(lines, note.Error())
 	}
@@ -20,7 +20,9 @@ func (p *Plan) Describe() []string {
 
 // Describe says the same of a plan that is not made, and so not whether the
 // walls can be built.
-func (s *Spec) Describe() []string {
+func (s *Spec) Describe() []string { return s.describe(&walls{}) }
+
+func (s *Spec) describe(w *walls) []string {
 	lines := []string{"user " + s.describeUser()}
 	if s.Chroot != "" {
 		lines = append(lines, "root directory "+s.Chroot)
@@ -32,6 +34,9 @@ func (s *Spec) Describe() []string {
 		"network "+strconv.FormatBool(s.Sandbox.Network),
 		"private_tmp "+strconv.FormatBool(s.Sandbox.PrivateTmp),
 		"file system "+describeFiles(&s.Sandbox))
+	if w.unguarded != "" {
+		lines = append(lines, w.unguarded)
+	}
 	for _, l := range s.Rlimits {
 		lines = append(lines, fmt.Sprintf("limit %s %s, at most %s", l.Name, describeLimit(l.Soft), describeLimit(l.Hard)))
 	}

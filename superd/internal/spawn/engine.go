@@ -15,6 +15,8 @@ type Engine struct {
 	window window
 	keeper keeper
 
+	landlockABI func() (int, error) // the kernel's, or a test's
+
 	mu     sync.Mutex
 	joined []*instance // children that still share the descriptor table; guarded by mu
 	lows   int         // descriptors held in the window for them; guarded by mu
@@ -23,7 +25,9 @@ type Engine struct {
 }
 
 // NewEngine makes the engine of this process.
-func NewEngine() *Engine { return &Engine{window: newWindow(), cgroups: map[string]*cgroup{}} }
+func NewEngine() *Engine {
+	return &Engine{window: newWindow(), landlockABI: landlockABI, cgroups: map[string]*cgroup{}}
+}
 
 // Window is the number below which descriptors are handed over, and above
 // which all that lives longer belongs.

@@ -54,11 +54,12 @@ func (p *Plan) buildLandlock() error {
 	if !p.mayRestrictItself() {
 		return errors.New("a program that is not root needs no_new_privs for it")
 	}
-	abi, err := landlockABI()
+	abi, err := p.engine.landlockABI()
 	if err != nil {
 		return err
 	}
 	attr, lacking := enforceable(d, abi)
+	p.walls.unguarded = unguarded(d, abi)
 	for _, l := range lacking {
 		p.lack(Fault{Key: p.landlockKey(), What: l}, "")
 	}

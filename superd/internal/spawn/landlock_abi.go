@@ -28,14 +28,15 @@ var fileRights = []struct {
 		unix.LANDLOCK_ACCESS_FS_MAKE_CHAR | unix.LANDLOCK_ACCESS_FS_MAKE_DIR | unix.LANDLOCK_ACCESS_FS_MAKE_REG |
 		unix.LANDLOCK_ACCESS_FS_MAKE_SOCK | unix.LANDLOCK_ACCESS_FS_MAKE_FIFO | unix.LANDLOCK_ACCESS_FS_MAKE_BLOCK |
 		unix.LANDLOCK_ACCESS_FS_MAKE_SYM},
-	{2, unix.LANDLOCK_ACCESS_FS_REFER},     // Linux 5.19
-	{3, unix.LANDLOCK_ACCESS_FS_TRUNCATE},  // Linux 6.2
-	{5, unix.LANDLOCK_ACCESS_FS_IOCTL_DEV}, // Linux 6.10
+	{2, unix.LANDLOCK_ACCESS_FS_REFER},    // Linux 5.19
+	{3, unix.LANDLOCK_ACCESS_FS_TRUNCATE}, // Linux 6.2
+	{abiDevices, unix.LANDLOCK_ACCESS_FS_IOCTL_DEV},
 }
 
-// Versions of the ABI that brought what is not about files.
+// Versions of the ABI that brought what is not about files, or is a second wall.
 const (
 	abiNetwork = 4 // Linux 6.7
+	abiDevices = 5 // Linux 6.10
 	abiScopes  = 6 // Linux 6.12
 )
 
@@ -67,6 +68,21 @@ func enforceable(d demand, abi int) (attr unix.LandlockRulesetAttr, lacking []st
 		lacking = append(lacking, tooOld(abi, abiNetwork, "network rules"))
 	}
 	return attr, lacking
+}
+
+// unguarded says what of a closed file system a kernel with that ABI leaves open,
+// though a newer one would guard it and nobody asked for it; "" for nothing.
+func unguarded(d demand, abi int) string {
+	var open string
+	switch {
+	case !d.files || abi < 1 || abi >= abiScopes:
+		return ""
+	case abi >= abiDevices:
+		open = "signals to others and their abstract unix sockets"
+	default:
+		open = "ioctl on devices, signals to others and their abstract unix sockets"
+	}
+	return fmt.Sprintf("Landlock ABI %d: does not guard %s", abi, open)
 }
 
 func tooOld(has, needed int, what string) string {

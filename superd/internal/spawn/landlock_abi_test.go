@@ -59,6 +59,37 @@ func TestWhatIsEnforcedByABI(t *testing.T) {
 	}
 }
 
+// What a kernel leaves open that a newer one would guard is told where anybody is
+// confined, and nowhere else.
+func TestUnguardedIsTold(t *testing.T) {
+	const scopes = "signals to others and their abstract unix sockets"
+	has, err := landlockABI()
+	for abi, want := range map[int]string{
+		1:  "Landlock ABI 1: does not guard ioctl on devices, " + scopes,
+		4:  "Landlock ABI 4: does not guard ioctl on devices, " + scopes,
+		5:  "Landlock ABI 5: does not guard " + scopes,
+		6:  "",
+		99: "",
+	} {
+		if got := unguarded(demand{files: true, truncate: true, tcp: true}, abi); got != want {
+			t.Errorf("ABI %d: %q, not %q", abi, got, want)
+		}
+		if got := unguarded(demand{tcp: true, tcpAlone: true}, abi); got != "" {
+			t.Errorf("ABI %d without files: %q", abi, got)
+		}
+		if err != nil || has < abi && abi < 99 || abi < 3 {
+			continue // a plan cannot be made of it here
+		}
+		e := NewEngine()
+		e.landlockABI = func() (int, error) { return min(abi, has), nil }
+		p := compile(t, e, walled("true", confined()))
+		told := slices.ContainsFunc(p.Describe(), func(line string) bool { return line == want })
+		if p.Unguarded() != want || told != (want != "") {
+			t.Errorf("ABI %d: the plan says %q, %q", abi, p.Unguarded(), p.Describe())
+		}
+	}
+}
+
 func TestMissingLandlockHasWords(t *testing.T) {
 	for errno, want := range map[unix.Errno]string{
 		unix.EOPNOTSUPP: "the kernel's boot parameter lsm= leaves Landlock out",

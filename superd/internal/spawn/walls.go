@@ -26,6 +26,7 @@ type walls struct {
 	filter     []unix.SockFilter
 	cgroup     *cgroup
 	notes      []Fault // what is not guarded, where that is no fault
+	unguarded  string  // ... as a newer kernel would, and nobody asked for
 }
 
 // buildWalls prepares what the service asks for. Whether the kernel can build
@@ -114,6 +115,10 @@ func (p *Plan) Close() {
 // Notes says, for an administrator, which walls cannot be built here and were
 // left out because best_effort allows that, and what else is not guarded.
 func (p *Plan) Notes() []Fault { return p.walls.notes }
+
+// Unguarded says in words what Landlock leaves open to a program with a closed
+// file system, since the kernel is older than what would guard it; "" for nothing.
+func (p *Plan) Unguarded() string { return p.walls.unguarded }
 
 // addRlimits sets the limits that the service names, and takes back the change
 // that Go's start made to superd's own.
