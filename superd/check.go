@@ -115,6 +115,9 @@ func webProblem(c *config.HTTP, at netip.AddrPort, err error) config.Problem {
 
 func printService(s *service, all []*service) {
 	fmt.Printf("%s:\n", s.config.Name)
+	if !s.config.Enabled {
+		fmt.Println("    enabled false")
+	}
 	program := describeMux(all)
 	if !s.leads() {
 		program = s.conn.Plan.Describe()

@@ -785,7 +785,7 @@ func TestActsOfAnOrdinaryUsersPrograms(t *testing.T) {
 // TestCheckShowsWalls: what check -v prints of walls, word for word.
 func TestCheckShowsWalls(t *testing.T) {
 	needRoot(t)
-	needLandlock(t, 3)
+	needLandlock(t, 6) // an older one is told
 	t.Parallel()
 	empty := publicDir(t)
 	file := writeFile(t, publicDir(t), "superd.yaml", fmt.Sprintf(`
@@ -796,11 +796,12 @@ services:
   rooted: {listen: "udp:9", builtin: echo, user: '64001', chroot: %s, sandbox: offline,
     rlimits: {nofile: {soft: 64, hard: 128}, core: 0, cpu: 10s}}
   caps: {listen: 10, run: /bin/cat, user: '64001', sandbox: {preset: none, capabilities: [CAP_CHOWN, kill]}}
-  effort: {listen: 11, run: /bin/cat, user: '64001', sandbox: {read: [/no/such/path], best_effort: true}}
+  effort: {listen: 11, run: /bin/cat, user: '64001', sandbox: {read: [/no/such/path], best_effort: true}, enabled: false}
 `, empty), 0o644)
 	code, out, complaints := finished(t, superd("check", "-v", "-c", file))
 	want := `plain:
     user 64001 (64001), group 64001 (64001), supplementary groups []
+    sandbox basic
     capabilities none
     no_new_privs true
     system calls default
@@ -811,6 +812,7 @@ services:
     where there is no room: wait in the kernel's queue
 strict:
     user 64001 (64001), group 64002 (64002), supplementary groups [64003 64004]
+    sandbox strict
     capabilities none
     no_new_privs true
     system calls tight
@@ -822,6 +824,7 @@ strict:
 rooted:
     user 64001 (64001), group 64001 (64001), supplementary groups []
     root directory ` + empty + `
+    sandbox offline
     capabilities none
     no_new_privs true
     system calls default
@@ -835,6 +838,7 @@ rooted:
     where there is no room: wait, at most 100 clients for 10s
 caps:
     user 64001 (64001), group 64001 (64001), supplementary groups []
+    sandbox none
     capabilities chown kill
     no_new_privs false
     system calls all
@@ -844,7 +848,9 @@ caps:
     allow everybody
     where there is no room: wait in the kernel's queue
 effort:
+    enabled false
     user 64001 (64001), group 64001 (64001), supplementary groups []
+    sandbox basic
     capabilities none
     no_new_privs true
     system calls default
@@ -863,6 +869,25 @@ effort:
 	}
 	if before := cgroupsOf(t); len(before) > 0 {
 		t.Errorf("check leaves %v", before)
+	}
+}
+
+// TestCheckShowsWhatIsLeftOut: of a wall that best_effort left out it does not say
+// that it stands.
+func TestCheckShowsWhatIsLeftOut(t *testing.T) {
+	needLandlock(t, 6)
+	t.Parallel()
+	code, out, _ := ordinary(t, one("x", "run: /bin/cat, sandbox: {preset: strict, best_effort: true}, cgroup: {memory: 64M}"), "check", "-v")
+	want := `    sandbox strict
+    capabilities none
+    no_new_privs true
+    system calls tight
+    network left out
+    private_tmp left out
+    file system closed but for the program's own needs
+`
+	if code != 0 || !strings.Contains(out, want) {
+		t.Errorf("check -v ends with %d and says\n%s", code, out)
 	}
 }
 

@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,13 +28,16 @@ func (s *Spec) describe(w *walls) []string {
 	if s.Chroot != "" {
 		lines = append(lines, "root directory "+s.Chroot)
 	}
+	if s.Sandbox.Preset != "" {
+		lines = append(lines, "sandbox "+s.Sandbox.Preset)
+	}
 	lines = append(lines,
 		"capabilities "+s.describeCapabilities(),
 		"no_new_privs "+strconv.FormatBool(s.Sandbox.NoNewPrivs),
-		"system calls "+s.Sandbox.SystemCalls,
-		"network "+strconv.FormatBool(s.Sandbox.Network),
-		"private_tmp "+strconv.FormatBool(s.Sandbox.PrivateTmp),
-		"file system "+describeFiles(&s.Sandbox))
+		"system calls "+w.unlessLeftOut(callFilter, true, s.Sandbox.SystemCalls),
+		"network "+w.unlessLeftOut(networkNamespace, true, strconv.FormatBool(s.Sandbox.Network)),
+		"private_tmp "+w.unlessLeftOut(mountNamespace, s.Sandbox.PrivateTmp, strconv.FormatBool(s.Sandbox.PrivateTmp)),
+		"file system "+w.unlessLeftOut(landlockRules, s.Sandbox.Confined, describeFiles(&s.Sandbox)))
 	if w.unguarded != "" {
 		lines = append(lines, w.unguarded)
 	}
@@ -41,9 +45,17 @@ func (s *Spec) describe(w *walls) []string {
 		lines = append(lines, fmt.Sprintf("limit %s %s, at most %s", l.Name, describeLimit(l.Soft), describeLimit(l.Hard)))
 	}
 	if c := describeCgroup(&s.Cgroup); c != "" {
-		lines = append(lines, "cgroup "+c)
+		lines = append(lines, "cgroup "+w.unlessLeftOut(controlGroup, true, c))
 	}
 	return lines
+}
+
+// unlessLeftOut is what a wall is, or that it was asked for and is not there.
+func (w *walls) unlessLeftOut(wall string, asked bool, what string) string {
+	if asked && slices.Contains(w.left, wall) {
+		return "left out"
+	}
+	return what
 }
 
 func (s *Spec) describeUser() string {

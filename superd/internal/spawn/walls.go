@@ -25,9 +25,19 @@ type walls struct {
 	rules      *rules   // what that set is made of
 	filter     []unix.SockFilter
 	cgroup     *cgroup
-	notes      []Fault // what is not guarded, where that is no fault
-	unguarded  string  // ... as a newer kernel would, and nobody asked for
+	notes      []Fault  // what is not guarded, where that is no fault
+	left       []string // the names of the walls that are not there, as best_effort allows
+	unguarded  string   // ... as a newer kernel would, and nobody asked for
 }
+
+// What walls are called that may be left out.
+const (
+	mountNamespace   = "the mount namespace"
+	networkNamespace = "the network namespace"
+	landlockRules    = "the Landlock rules"
+	callFilter       = "the system call filter"
+	controlGroup     = "the cgroup"
+)
 
 // buildWalls prepares what the service asks for. Whether the kernel can build
 // a wall is found here, at load and not at the first connection.
@@ -42,11 +52,11 @@ func (p *Plan) buildWalls() {
 		build     func() error
 		without   func() string // what is open where it is left out
 	}{
-		{p.mountsKey(), "the mount namespace", true, p.buildMounts, p.withoutMounts},
-		{"sandbox.network", "the network namespace", false, p.buildNetwork, p.withoutNetwork},
-		{p.landlockKey(), "the Landlock rules", true, p.buildLandlock, p.withoutLandlock},
-		{"sandbox.system_calls", "the system call filter", false, p.buildFilter, p.withoutFilter},
-		{"cgroup", "the cgroup", false, p.buildCgroup, p.withoutCgroup},
+		{p.mountsKey(), mountNamespace, true, p.buildMounts, p.withoutMounts},
+		{"sandbox.network", networkNamespace, false, p.buildNetwork, p.withoutNetwork},
+		{p.landlockKey(), landlockRules, true, p.buildLandlock, p.withoutLandlock},
+		{"sandbox.system_calls", callFilter, false, p.buildFilter, p.withoutFilter},
+		{"cgroup", controlGroup, false, p.buildCgroup, p.withoutCgroup},
 	} {
 		if w.inRoot && !rooted {
 			continue // it would only be said again
@@ -57,6 +67,7 @@ func (p *Plan) buildWalls() {
 				f.Hint = "start superd as root, or do without it by best_effort: true"
 			}
 			p.lack(f, w.without())
+			p.walls.left = append(p.walls.left, w.name)
 		}
 	}
 	p.tellHidden()
