@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -92,14 +93,14 @@ func (d *daemon) placeProblems(c *config.Config) (list config.Problems) {
 	}
 	if c.Control.Group != "" {
 		if _, _, err := d.engine.System().GroupID(c.Control.Group); err != nil {
-			list = append(list, c.Problem("control.group", err.Error(), ""))
+			list = append(list, c.Problem("control.group", err.Error(), missing(err)))
 		}
 	}
 	if !c.Control.PathSet {
 		return list // superd does without it then
 	}
 	if err := control.Check(path, makesDirectory(&c.Control, path)); err != nil {
-		list = append(list, config.Problem{At: c.Control.At, Path: "control.path", What: err.Error()})
+		list = append(list, controlProblem(&c.Control, err))
 	}
 	return list
 }
@@ -109,6 +110,15 @@ func webProblem(c *config.HTTP, at netip.AddrPort, err error) config.Problem {
 	p := config.Problem{At: c.At, Path: "http.listen", What: fmt.Sprintf("cannot listen on %s: %s", at, err)}
 	if errors.Is(err, unix.EADDRINUSE) {
 		p.Hint = listen.HolderOf(at.Port())
+	}
+	return p
+}
+
+// controlProblem says that the administrative socket cannot be had.
+func controlProblem(c *config.Control, err error) config.Problem {
+	p := config.Problem{At: c.At, Path: "control.path", What: err.Error()}
+	if dir := filepath.Dir(c.Path); errors.Is(err, unix.ENOENT) {
+		p.Hint = "the directory " + dir + " does not exist: make it, or have systemd make it with RuntimeDirectory="
 	}
 	return p
 }

@@ -63,12 +63,19 @@ func (i *identities) user(c *config.Service) (*spawn.Identity, *config.Problem) 
 		copied := *found
 		return &copied, nil
 	}
-	hint := "create the user, or name another one"
-	if !errors.Is(err, spawn.ErrNoUser) {
-		hint = ""
-	}
-	p := c.Problem("user", err.Error(), hint)
+	p := c.Problem("user", err.Error(), missing(err))
 	return nil, &p
+}
+
+// missing says what to do about an account that does not exist.
+func missing(err error) string {
+	switch {
+	case errors.Is(err, spawn.ErrNoUser):
+		return "create the user, or name another one"
+	case errors.Is(err, spawn.ErrNoGroup):
+		return "create the group, or name another one"
+	}
+	return ""
 }
 
 func (i *identities) lookUp(name string) (*spawn.Identity, error) {
@@ -87,7 +94,7 @@ func (i *identities) applyGroups(c *config.Service, id *spawn.Identity) *config.
 	if c.Group != "" {
 		gid, name, err := i.databases.GroupID(c.Group)
 		if err != nil {
-			p := c.Problem("group", err.Error(), "")
+			p := c.Problem("group", err.Error(), missing(err))
 			return &p
 		}
 		id.GID, id.Group = gid, name
@@ -96,10 +103,10 @@ func (i *identities) applyGroups(c *config.Service, id *spawn.Identity) *config.
 		return nil
 	}
 	id.Groups = []uint32{}
-	for _, g := range c.Groups {
+	for n, g := range c.Groups {
 		gid, _, err := i.databases.GroupID(g)
 		if err != nil {
-			p := c.Problem("groups", err.Error(), "")
+			p := c.Problem(fmt.Sprintf("groups[%d]", n), err.Error(), missing(err))
 			return &p
 		}
 		id.Groups = append(id.Groups, gid)
@@ -116,7 +123,7 @@ func (i *identities) owners(c *config.Service) (o listen.Owners, problems config
 			if err == nil {
 				o.Users[l.Owner] = id.UID
 			} else {
-				problems = append(problems, l.Problem("owner", err.Error(), ""))
+				problems = append(problems, l.Problem("owner", err.Error(), missing(err)))
 			}
 		}
 		if l.Group != "" {
@@ -124,7 +131,7 @@ func (i *identities) owners(c *config.Service) (o listen.Owners, problems config
 			if err == nil {
 				o.Groups[l.Group] = gid
 			} else {
-				problems = append(problems, l.Problem("group", err.Error(), ""))
+				problems = append(problems, l.Problem("group", err.Error(), missing(err)))
 			}
 		}
 	}

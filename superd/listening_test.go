@@ -458,6 +458,8 @@ services:
   foreign: {listen: ["203.0.113.201:0", "127.0.0.1:0"], run: /bin/cat}
   again:   {listen: {address: 203.0.113.202:0}, run: /bin/cat}
   nobody:  {listen: "127.0.0.1:0", run: /bin/cat, group: no-such-group-here}
+  groups:  {listen: "127.0.0.1:0", run: /bin/cat, groups: ['0', no-such-group-here]}
+  udp:     {listen: "udp:203.0.113.201:0", run: /bin/cat}
 `, taken.Addr()))
 	file := cmd.Args[len(cmd.Args)-1]
 	code, out, complaints := finished(t, cmd)
@@ -471,7 +473,9 @@ services:
 			taken.Addr(), port, comm(t), os.Getpid()),
 		":5:22: services.foreign.listen[0]: cannot listen on 203.0.113.201:0" + nowhere,
 		":6:31: services.again.listen.address: cannot listen on 203.0.113.202:0" + nowhere,
-		":7:58: services.nobody.group: no such group: no-such-group-here",
+		":7:58: services.nobody.group: no such group: no-such-group-here (create the group, or name another one)",
+		":8:65: services.groups.groups[1]: no such group: no-such-group-here (create the group, or name another one)",
+		":9:21: services.udp.listen: cannot listen on udp:203.0.113.201:0" + nowhere,
 	}
 	for _, line := range want {
 		if !strings.Contains(complaints, file+line+"\n") {

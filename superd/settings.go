@@ -67,7 +67,7 @@ func (s *settings) prepareControl() config.Problems {
 	path := socketOf(c)
 	rights, err := o.rights(c)
 	if err != nil {
-		return config.Problems{s.config.Problem("control.group", err.Error(), "")}
+		return config.Problems{s.config.Problem("control.group", err.Error(), missing(err))}
 	}
 	s.rights = rights
 	switch {
@@ -85,7 +85,7 @@ func (s *settings) prepareControl() config.Problems {
 	case err == nil:
 		s.server = server
 	case c.PathSet:
-		return config.Problems{{At: c.At, Path: "control.path", What: err.Error()}}
+		return config.Problems{controlProblem(c, err)}
 	default:
 		o.daemon.log.Warn("superd runs without an administrative socket", event.F("error", err.Error()))
 	}

@@ -169,11 +169,17 @@ func TestReloadOfSettingsFails(t *testing.T) {
 		w.ask("cat", "x")
 		w.exited("cat", i+1)
 	}
-	for _, socket := range []string{dir + "/file", dir + "/none/socket"} {
+	for socket, why := range map[string]string{
+		dir + "/file":        "",
+		dir + "/none/socket": ": no such file or directory (the directory " + dir + "/none does not exist: make it, or have systemd make it with RuntimeDirectory=)",
+	} {
 		if err := os.WriteFile(w.config(), []byte("control: {path: "+socket+"}\n"+one("cat", "run: /bin/cat")), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		want := ":1:17: control.path: cannot open the administrative socket " + socket
+		want := ":1:17: control.path: cannot open the administrative socket " + socket + why
+		if code, _, complaints := finished(t, superd("check", "-c", w.config())); code != 1 || !strings.Contains(complaints, want) {
+			t.Errorf("check ends with %d and says %s", code, complaints)
+		}
 		if code, _, complaints := w.tell("reload"); code != 1 || !strings.Contains(complaints, want) {
 			t.Errorf("the reload ends with %d and says %s", code, complaints)
 		}

@@ -35,7 +35,14 @@ func (d *decoder) resolve(text string) (endpoints, error) {
 		e.family, e.datagrams = UDP, true
 		return e, err
 	}
-	return d.resolveInternet(text, "tcp")
+	if strings.HasPrefix(text, "/") || strings.HasPrefix(text, "@") {
+		return endpoints{}, mistakef("write unix:"+text, "%s is no address", quote(text))
+	}
+	e, err := d.resolveInternet(text, "tcp")
+	if err != nil && strings.HasPrefix(text, "tcp:") {
+		err = mistakef("leave out tcp:", "%s is no address: TCP is what has nothing in front", quote(text))
+	}
+	return e, err
 }
 
 // resolveInternet reads an address of a protocol that ports have names for.

@@ -99,6 +99,8 @@ func (s section) proxies() (list []netip.Prefix) {
 		}
 		spec, canonical, err := ParseSpec(text)
 		switch {
+		case strings.HasPrefix(text, "@"):
+			s.d.bad(item, "must be an address or a network, not "+quote(text), "files of rules are for allow and deny; name the proxies here")
 		case err != nil:
 			s.d.fault(item, err)
 		case spec.Kind != NetworkSpec:

@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 )
@@ -12,6 +13,8 @@ type HTTP struct {
 	Listen []netip.AddrPort // a name can have several addresses
 	At     Position
 }
+
+const fullAddress = "write 127.0.0.1:PORT, or 0.0.0.0:PORT for every address"
 
 // http reads the address of the HTTP listener.
 func (s section) http() HTTP {
@@ -26,10 +29,15 @@ func (s section) http() HTTP {
 		s.d.wrong(v, "")
 		return HTTP{}
 	}
-	found, err := s.d.resolve(s.d.text(v))
+	text := s.d.text(v)
+	if text != "" && strings.Contains(":/@", text[:1]) { // what would be right elsewhere is not here
+		s.d.wrong(v, fullAddress)
+		return HTTP{}
+	}
+	found, err := s.d.resolve(text)
 	s.d.fault(v, err)
 	if found.everywhere || found.family != TCP { // as elsewhere; here it should be said in full
-		s.d.wrong(v, "write 127.0.0.1:PORT, or 0.0.0.0:PORT for every address")
+		s.d.wrong(v, fullAddress)
 		return HTTP{}
 	}
 	h := HTTP{At: v.at}

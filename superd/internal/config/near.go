@@ -1,5 +1,7 @@
 package config
 
+import "strings"
+
 // Nearest is the candidate that name is probably a misspelling of, or "".
 func Nearest(name string, candidates []string) string { return nearest(name, candidates) }
 
@@ -15,6 +17,20 @@ func nearest(name string, candidates []string) string {
 		}
 	}
 	return best
+}
+
+// onlyWith returns the only candidate that begins as name does, or "".
+func onlyWith(name string, candidates []string) (only string) {
+	for _, c := range candidates {
+		if name == "" || !strings.HasPrefix(c, name) {
+			continue
+		}
+		if only != "" {
+			return ""
+		}
+		only = c
+	}
+	return only
 }
 
 // allowedSlips is how far off a word may be: short words are near everything.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"path"
 	"slices"
 	"strings"
@@ -113,7 +114,7 @@ func capability(text string) (string, error) {
 	if slices.Contains(capabilityNames, name) {
 		return name, nil
 	}
-	hint := didYouMean(nearest(name, capabilityNames))
+	hint := didYouMean(cmp.Or(nearest(name, capabilityNames), onlyWith(name, capabilityNames)))
 	if hint == "" {
 		hint = "capabilities(7) lists them"
 	}

@@ -47,7 +47,10 @@ const (
 	openMode  = 0o640
 )
 
-var errSymbolicLink = errors.New("it is a symbolic link; name what it leads to")
+var (
+	errSymbolicLink = errors.New("it is a symbolic link; name what it leads to")
+	errNoReader     = errors.New("it is a named pipe, and nobody reads it") // fifo(7)
+)
 
 // open opens what the path leads to now, and closes what was open before when that has worked. Nothing waits:
 // not for a reader, where it is a named pipe, and not for a terminal.
@@ -78,8 +81,14 @@ func (f *file) open() error {
 
 func openPath(path string, more int) (fd int, err error) {
 	fd, err = syscall.Open(path, openFlags|more, openMode)
-	if err == syscall.ELOOP {
+	switch err {
+	case syscall.ELOOP:
 		err = errSymbolicLink
+	case syscall.ENXIO:
+		var s syscall.Stat_t
+		if syscall.Lstat(path, &s) == nil && s.Mode&syscall.S_IFMT == syscall.S_IFIFO {
+			err = errNoReader
+		}
 	}
 	return fd, err
 }

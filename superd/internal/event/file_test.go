@@ -255,7 +255,7 @@ func TestFileCannotBeOpened(t *testing.T) {
 		"directory":    "is a directory",
 		"missing/file": "no such file or directory",
 		"file/file":    "not a directory",
-		"pipe":         "no such device or address",
+		"pipe":         "it is a named pipe, and nobody reads it",
 	} {
 		want := "cannot open the log " + place(name) + ": " + cause
 		l, err := OpenOutput(place(name), os.Stderr, Options{})

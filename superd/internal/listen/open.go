@@ -302,6 +302,9 @@ func (s *Set) problem(l *config.Listener, addr netip.AddrPort, err error) config
 	if l.Internet() {
 		place = addr.String()
 	}
+	if l.Family == config.UDP {
+		place = udpPort + place
+	}
 	var h *hindrance
 	if errors.As(err, &h) {
 		return l.Problem(cmp.Or(h.key, "address"), "cannot listen on "+place+": "+h.what, h.hint)

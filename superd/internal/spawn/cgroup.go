@@ -107,6 +107,9 @@ func (p *Plan) withoutCgroup() string {
 	return "nothing limits memory, tasks and processor time, and what leaves its process group goes on"
 }
 
+// delegated is how superd comes to a part of the tree of its own.
+const delegated = "systemd gives superd a part of the tree by Delegate=yes in its unit"
+
 // controllers lists what the limits need. A limit whose controller the tree
 // does not offer is taken from p. Whoever only checks is elsewhere in the tree
 // than the superd that will serve, and knows no more than what all of it offers.
@@ -135,7 +138,7 @@ func (p *Plan) controllers(tree cgroupTree) (needed []string, err error) {
 			needed = append(needed, l.controller)
 		default:
 			p.lack(Fault{Key: l.key, What: fmt.Sprintf("the cgroup %s does not offer the controller %s (it offers: %s)",
-				dir, l.controller, strings.TrimSpace(string(offered)))}, "")
+				dir, l.controller, strings.TrimSpace(string(offered))), Hint: delegated}, "")
 			l.leaveOut()
 		}
 	}

@@ -249,8 +249,8 @@ func TestMissingControllerHasWords(t *testing.T) {
 	p := &Plan{spec: Spec{Cgroup: config.Cgroup{On: true, Memory: 1 << 20, Tasks: 4, CPU: 50}}}
 	needed, err := p.controllers(cgroupTree{own: dir, root: true})
 	want := Faults{
-		{Key: "cgroup.memory", What: "the cgroup " + dir + " does not offer the controller memory (it offers: cpu hugetlb)"},
-		{Key: "cgroup.tasks", What: "the cgroup " + dir + " does not offer the controller pids (it offers: cpu hugetlb)"},
+		{Key: "cgroup.memory", What: "the cgroup " + dir + " does not offer the controller memory (it offers: cpu hugetlb)", Hint: delegated},
+		{Key: "cgroup.tasks", What: "the cgroup " + dir + " does not offer the controller pids (it offers: cpu hugetlb)", Hint: delegated},
 	}
 	if err != nil || !slices.Equal(needed, []string{"cpu"}) || !slices.Equal(p.faults, want) {
 		t.Errorf("got %v, %v, %v", needed, err, p.faults)

@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"errors"
+	"io/fs"
 	"slices"
 	"unsafe"
 
@@ -65,6 +66,9 @@ func (p *Plan) buildWalls() {
 			f := Fault{Key: w.key, What: "cannot build " + w.name + ": " + err.Error()}
 			if errors.Is(err, errNeedsRoot) {
 				f.Hint = "start superd as root, or do without it by best_effort: true"
+			}
+			if w.key == "cgroup" && errors.Is(err, fs.ErrPermission) {
+				f.Hint = delegated
 			}
 			p.lack(f, w.without())
 			p.walls.left = append(p.walls.left, w.name)
