@@ -181,10 +181,10 @@ func (g *guest) launch() {
 	s := g.service
 	s.refreshImage()
 	g.stepDown()
-	last := g.tries == len(startDelays)
-	if s.table.Start(g.program, g.fd, &g.visitor, last) {
-		if g.session != nil { // until that is settled, g is here
-			g.session.begin()
+	last, session := g.tries == len(startDelays), g.session
+	if s.table.Start(g.program, g.fd, &g.visitor, last) { // g may be over, and somebody else's, from here on
+		if session != nil {
+			session.begin()
 		}
 		return
 	}

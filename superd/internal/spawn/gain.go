@@ -9,8 +9,9 @@ import (
 )
 
 // tellLost tells, for a check, of what the program's file is to give it and
-// no_new_privs keeps from it: it would start, and fail in its own way. Nothing is
-// lost of what the service has anyway.
+// no_new_privs keeps from it: it would start, and fail in its own way. Many a
+// program can do without the capabilities of its file, so that these are a note.
+// Nothing is lost of what the service has anyway.
 func (p *Plan) tellLost() {
 	if !p.spec.Check || !p.spec.Sandbox.NoNewPrivs || p.spec.Image != nil {
 		return
@@ -30,7 +31,7 @@ func (p *Plan) tellLost() {
 			"name the user that it needs with user, or write sandbox: {no_new_privs: false, system_calls: all}"})
 	}
 	if lost := namesOf(p.losesOfFile(fd)); len(lost) > 0 {
-		p.faults = append(p.faults, Fault{"run", "the program " + p.spec.Path + " has the file capabilities " + strings.Join(lost, ", ") + ", which no_new_privs makes ineffective",
+		p.walls.notes = append(p.walls.notes, Fault{"run", "the program " + p.spec.Path + " has the file capabilities " + strings.Join(lost, ", ") + ", which no_new_privs makes ineffective",
 			"write sandbox: {capabilities: [" + strings.Join(lost, ", ") + "]}, or {no_new_privs: false, system_calls: all}"})
 	}
 }
