@@ -232,7 +232,7 @@ func TestCheckShowsRules(t *testing.T) {
 	t.Parallel()
 	dir := publicDir(t)
 	office := writeFile(t, dir, "office", "10.0.0.0/8\n10.1.0.0/16\n", 0o644)
-	file := writeFile(t, dir, "superd.yaml", "services:\n  x: {listen: 7, run: /bin/cat, allow: ['@"+office+"'], max_per_source: 3}\n", 0o644)
+	file := writeFile(t, dir, "superd.yaml", "services:\n  x: {listen: 0, run: /bin/cat, allow: ['@"+office+"'], max_per_source: 3}\n", 0o644)
 	code, out, complaints := finished(t, superd("check", "-v", "-c", file))
 	shown := "    allow 10.0.0.0/8 (" + office + ":1:1)\n    rules without effect: 1\n    deny everybody else\n    max_per_source 3\n"
 	warned := "warning: " + office + ":2:1: services.x.allow[0]: allow 10.1.0.0/16 has no effect: it says what a wider rule says (allow 10.0.0.0/8 at " + office + ":1:1)\n"
@@ -244,7 +244,7 @@ func TestCheckShowsRules(t *testing.T) {
 	if want := office + ":2:1: services.x.allow[0]: in \"1.2.3.4/33\", the length 33 is more than 32\n"; code != 1 || complaints != want {
 		t.Errorf("check ends with %d and says\n%s", code, complaints)
 	}
-	file = writeFile(t, dir, "superd.yaml", "services:\n  x: {listen: 7, builtin: echo, allow: [{from: 10.0.0.0/8, run: "+dir+"/none}]}\n", 0o644)
+	file = writeFile(t, dir, "superd.yaml", "services:\n  x: {listen: 0, builtin: echo, allow: [{from: 10.0.0.0/8, run: "+dir+"/none}]}\n", 0o644)
 	code, _, complaints = finished(t, superd("check", "-c", file))
 	if want := file + ":2:65: services.x.allow[0].run: the program " + dir + "/none does not exist\n"; code != 1 || complaints != want {
 		t.Errorf("check ends with %d and says\n%s", code, complaints)

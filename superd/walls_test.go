@@ -910,7 +910,7 @@ func TestCheckLooksAtPrograms(t *testing.T) {
 		"run: {dir}/none/x": "the program {dir}/none/x does not exist",
 	} {
 		fill := strings.NewReplacer("{dir}", dir).Replace
-		file := writeFile(t, publicDir(t), "superd.yaml", fill("services:\n  x: {listen: 7, "+keys+"}\n"), 0o644)
+		file := writeFile(t, publicDir(t), "superd.yaml", fill("services:\n  x: {listen: 0, "+keys+"}\n"), 0o644)
 		code, _, complaints := finished(t, superd("check", "-c", file))
 		at := file + ":2:23: services.x.run: "
 		if want == "" && (code != 0 || complaints != "") || want != "" && (code != 1 || complaints != at+fill(want)+"\n") {
