@@ -79,7 +79,7 @@ func (d *daemon) logProblems(c *config.Config) (list config.Problems) {
 // that and keeps it.
 func (d *daemon) placeProblems(c *config.Config) (list config.Problems) {
 	path := socketOf(&c.Control)
-	checker := listen.Checker{Running: control.Running(path)}
+	checker := listen.Checker{Running: control.Running(path), Unasked: path == ""}
 	who := newIdentities(d.engine.System())
 	for _, s := range c.Services {
 		owners, _ := who.owners(s) // what is unknown has been told

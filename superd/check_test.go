@@ -75,3 +75,24 @@ func TestCheckOfTheAdministrativeSocket(t *testing.T) {
 		}
 	}
 }
+
+// A superd without an administrative socket cannot be asked whether it serves
+// the file: what it has is a warning.
+func TestCheckBesideOneThatCannotBeAsked(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	d := start(t, one("echo", "builtin: echo"))
+	yaml := fmt.Sprintf("services: {echo: {listen: '%s', builtin: echo}}\n", d.address("echo"))
+	file := writeFile(t, publicDir(t), "superd.yaml", yaml, 0o644)
+	cmd := asUser(t, superd("check", "-c", file), someUser)
+	if code, _, complaints := finished(t, cmd); code != 1 || strings.Contains(complaints, "warning") {
+		t.Errorf("who cannot see whose the port is is told %d, %s", code, complaints)
+	}
+	own := startCommand(t, asUser(t, prepare(t, one("echo", "builtin: echo")), someUser))
+	file = writeFile(t, publicDir(t), "superd.yaml", strings.ReplaceAll(yaml, d.address("echo"), own.address("echo")), 0o644)
+	code, _, complaints := finished(t, asUser(t, superd("check", "-c", file), someUser))
+	want := fmt.Sprintf(", process %d: in order if that serves this file)\n", own.pid())
+	if code != 0 || !strings.HasPrefix(complaints, "warning: ") || !strings.HasSuffix(complaints, want) {
+		t.Errorf("beside one of one's own it says %d, %s", code, complaints)
+	}
+}

@@ -18,6 +18,10 @@ type Checker struct {
 	// it reads the file again; 0 for none.
 	Running int
 
+	// Unasked says that a superd of the same file may run, and has no socket at
+	// which it could be asked: what a process of this program has may be its own.
+	Unasked bool
+
 	set Set // for who has what; nothing is ever opened in it
 }
 
@@ -42,6 +46,8 @@ func (c *Checker) Check(list []config.Listener, owners Owners) (problems, warnin
 		switch p := c.set.problem(l, l.Addr, err); {
 		case errors.Is(err, unix.EADDRINUSE) && c.has(l, serviceManager):
 			warnings = append(warnings, l.Problem("address", p.What, p.Hint+": superd has it only if that hands it over"))
+		case c.Unasked && c.set.whoHas().isOfKin(placeOf(l, l.Addr)):
+			warnings = append(warnings, l.Problem("address", p.What, p.Hint+": in order if that serves this file"))
 		default:
 			problems = append(problems, p)
 		}
@@ -63,7 +69,7 @@ func (c *Checker) CheckTCP(addr netip.AddrPort) error {
 	l := config.Listener{Family: config.TCP, Addr: addr}
 	err := checkInternet(&l)
 	var errno unix.Errno
-	if !errors.As(err, &errno) || errno == unix.EADDRINUSE && c.has(&l, c.Running) {
+	if !errors.As(err, &errno) || errno == unix.EADDRINUSE && (c.has(&l, c.Running) || c.Unasked && c.set.whoHas().isOfKin(placeOf(&l, addr))) {
 		return nil
 	}
 	return errno

@@ -127,6 +127,18 @@ func (h *holders) isOf(place string, pid int) bool {
 	})
 }
 
+// isOfKin tells whether a process that runs this very program has a port or a
+// name.
+func (h *holders) isOfKin(place string) bool {
+	own, err := os.Readlink("/proc/self/exe")
+	return err == nil && slices.ContainsFunc(h.sockets[place], func(socket string) bool {
+		return slices.ContainsFunc(h.processes[socket], func(pid string) bool {
+			its, err := os.Readlink("/proc/" + pid + "/exe")
+			return err == nil && its == own
+		})
+	})
+}
+
 // HolderOf tells in words who has a TCP port of this machine.
 func HolderOf(port uint16) string {
 	text := strconv.Itoa(int(port))
